@@ -1,0 +1,52 @@
+# `make` lists the targets. Every target that needs .venv makes it first, from hash-locked requirements.
+.DEFAULT_GOAL := help
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+PYTHON := .venv/bin/python
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: ## show a small fleet being walled, in network namespaces (needs root or sudo)
+	@scripts/setup.sh --root
+	@$(SUDO) .venv/bin/cellwall demo
+
+test: ## run every suite, on the real kernel too, within ten minutes
+	@scripts/setup.sh --root
+	@scripts/suites.sh --seconds 600 architecture unit property golden contract stories kernel fleet
+
+check: setup ## format, lint, strict types, and the tests that need no kernel
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+	@scripts/suites.sh architecture unit property golden
+
+kernel: ## run the tests on real nftables and conntrack
+	@scripts/setup.sh --root
+	@scripts/suites.sh kernel
+
+bench: setup ## measure the design load and print the figures
+	@$(SUDO) $(PYTHON) -m tests.bench
+
+golden: setup ## rewrite the golden files; review the difference
+	CELLWALL_GOLDEN=rewrite $(PYTHON) -m pytest tests/golden
+	@git --no-pager diff --stat -- tests/golden
+
+docs: ## build the documentation into site/
+	@scripts/setup.sh --docs
+	.venv/bin/zensical build --clean
+
+soak: ## run the property, contract, kernel and fleet tests for long, within an hour
+	@scripts/setup.sh --root
+	@CELLWALL_SOAK=1 scripts/suites.sh --seconds 3600 property contract kernel fleet
+
+lock: setup ## write requirements/*.txt anew from pyproject.toml
+	@scripts/lock.sh
+
+setup: ## make .venv, if it is not there yet
+	@scripts/setup.sh
+
+clean: ## remove what the targets made; .venv stays
+	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis .coverage .venv-setup.log
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help demo test check kernel bench golden docs soak lock setup clean

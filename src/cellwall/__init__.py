@@ -1,0 +1,1 @@
+"""Microsegmentation for Linux fleets: one policy, one meaning, enforced everywhere."""

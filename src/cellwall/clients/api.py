@@ -1,0 +1,116 @@
+"""The controller's REST API, spoken over its unix socket with the standard library alone."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote, urlencode
+
+from cellwall.traffic import CellwallError
+
+ROOT = "/api/v1"
+Query = str | int | float | bool | None
+"""What a question can be narrowed with; None is left out."""
+
+
+class Unreachable(CellwallError):
+    """The controller cannot be reached, or went away in the middle: try later."""
+
+
+class ApiRefused(CellwallError):
+    """The controller answered no. `status` is HTTP's; `problem` is its explanation (RFC 9457), perhaps empty."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        said = problem.get("detail") or problem.get("title") or f"the controller answered {status}"
+        super().__init__(said if isinstance(said, str) else json.dumps(said))
+        self.status = status
+        self.problem = problem
+
+
+class Api:
+    """Requests to one controller. Each opens a connection of its own, so that nothing has to be closed."""
+
+    def __init__(self, path: Path, timeout_s: float = 60.0) -> None:
+        self.path = path
+        self._timeout_s = timeout_s
+
+    def get(self, *parts: str, **query: Query) -> Any:
+        """Ask for the resource that `parts` name below `/api/v1`. Raises `Unreachable` or `ApiRefused`."""
+        return self._ask("GET", parts, query, None)
+
+    def post(self, *parts: str, body: Mapping[str, Any] | None = None, **query: Query) -> Any:
+        """Have something done or worked out. Raises `Unreachable` or `ApiRefused`."""
+        return self._ask("POST", parts, query, body or {})
+
+    def put(self, *parts: str, body: Mapping[str, Any], **query: Query) -> Any:
+        """Replace something. Raises `Unreachable` or `ApiRefused`."""
+        return self._ask("PUT", parts, query, body)
+
+    def delete(self, *parts: str, **query: Query) -> Any:
+        """Take something away. Raises `Unreachable` or `ApiRefused`."""
+        return self._ask("DELETE", parts, query, None)
+
+    def items(self, *parts: str, **query: Query) -> Iterator[dict[str, Any]]:
+        """Give all items of a list, page after page. Raises `Unreachable` or `ApiRefused`."""
+        cursor: str | None = None
+        while True:
+            asked = query if cursor is None else {**query, "cursor": cursor}
+            page = self._ask("GET", parts, asked, None)
+            yield from page["items"]
+            cursor = page.get("next")
+            if not cursor:
+                return
+
+    def _ask(
+        self, method: str, parts: tuple[str, ...], query: Mapping[str, Query], body: Mapping[str, Any] | None
+    ) -> Any:
+        # A parameter named like a Python keyword, such as `from`, is passed with a trailing underscore.
+        given = {key.rstrip("_"): _text(value) for key, value in query.items() if value is not None}
+        url = "/".join((ROOT, *(quote(part, safe="") for part in parts))) + (f"?{urlencode(given)}" if given else "")
+        headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body is not None else {})}
+        connection = _UnixConnection(self.path, self._timeout_s)
+        try:
+            connection.request(method, url, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+            status, content = response.status, response.read()
+        except TimeoutError:
+            raise Unreachable(
+                f"the controller at `{self.path}` did not answer within {self._timeout_s:.0f} s"
+            ) from None
+        except (OSError, HTTPException) as error:
+            why = error.strerror if isinstance(error, OSError) else "it does not speak HTTP"
+            raise Unreachable(f"cannot reach the controller at `{self.path}`: {(why or str(error)).lower()}") from None
+        finally:
+            connection.close()
+        answer = _read(content)
+        if status >= 400:
+            raise ApiRefused(status, cast("dict[str, Any]", answer) if isinstance(answer, dict) else {})
+        if status >= 300 or (content and answer is None):
+            raise Unreachable(f"what listens at `{self.path}` is not a controller: it answered {status}")
+        return answer
+
+
+def _text(value: Query) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read(content: bytes) -> Any:
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return None
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))

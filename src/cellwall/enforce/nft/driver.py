@@ -1,0 +1,331 @@
+"""The table in the kernel of this network namespace: read back, applied, collected."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cellwall.clients import KernelError
+from cellwall.compile import Members, Ruleset
+from cellwall.enforce.nft.element import Add, Branch, Delete, Element, ElementChange, goto
+from cellwall.enforce.nft.elements import change, describe, dump, open_link, table_exists
+from cellwall.enforce.nft.keys import SEEN_SETS, decode_seen, encode
+from cellwall.enforce.nft.program import TABLE, Data, Goto, Key, Program
+from cellwall.enforce.nft.render import MISS, Local, Unit, render
+from cellwall.enforce.nft.script import Held as Names
+from cellwall.enforce.nft.script import element_changes, only_elements, transaction
+from cellwall.enforce.point import Drift, Held, Leave, Receipt, Refused, Seen, digest_of
+from cellwall.flows import Side
+from cellwall.policy import Mode
+
+_ABOUT = re.compile(r"cellwall revision (\d+) mode (\w+) digest (\w*) workload (\S+)")
+_SYSTEM_CGROUPS = Path("/sys/fs/cgroup")
+NFT_TIMEOUT_S = 120
+
+
+class NftPoint:
+    """The host point. One object owns the table; what it applied last is what it compares with.
+
+    `cgroup_mount` is where the cgroup v2 tree is mounted (`cellwall.observe.cgroup_mount`); without it no unit can
+    be told. `cgroup_root` is the folder below which the units of this workload are found; by default all of it.
+    """
+
+    def __init__(self, cgroup_mount: Path | None = None, cgroup_root: Path | None = None) -> None:
+        self._cgroup_mount = cgroup_mount
+        self._cgroup_root = cgroup_root or cgroup_mount
+        self._link = open_link()
+        self._program: Program | None = None
+        self._applied: tuple[Ruleset, dict[bytes, int], Local] | None = None
+        self._text = ""
+        self._counts: dict[tuple[str, bytes], tuple[int, int]] = {}
+        self._lost = 0
+
+    # --- apply ---
+
+    def prepare(self, ruleset: Ruleset, members: Members) -> None:
+        """Have nft check the change without making it. Raises `Refused`."""
+        program = render(ruleset, members, self._local(ruleset), digest_of(ruleset))
+        _nft(["-c", "-f", "-"], transaction(self._program or self._names(), program))
+
+    def apply(self, ruleset: Ruleset, members: Members) -> Receipt:
+        """Make the table hold exactly this, in one transaction. Raises `Refused`; then the kernel is as it was."""
+        local = self._local(ruleset)
+        digest = digest_of(ruleset)
+        program = render(ruleset, members, local, digest)
+        if self._program is not None and not table_exists(TABLE, link=self._link):
+            self.forget()
+        held = self._program
+        if held is not None and held == program:
+            return Receipt(digest, "none")
+        if held is not None and only_elements(held, program):
+            how = "elements"
+            self._change_elements(held, program)
+        else:
+            how = "refill"
+            _nft(["-f", "-"], transaction(held or self._names(), program))
+            self._text = self._listing()
+        self._program = program
+        self._applied = ruleset, dict(members), local
+        return Receipt(digest, how)
+
+    def apply_members(self, added: Mapping[bytes, int], removed: Iterable[bytes]) -> None:
+        """Change who is where by element. Raises `Refused`; then the kernel is as it was."""
+        if self._program is None or self._applied is None:
+            raise Refused("members change before anything was applied")
+        program, members = self._program, self._applied[1]
+        gone = [packed for packed in removed if packed in members and packed not in added]
+        moved = [packed for packed, number in added.items() if members.get(packed, number) != number]
+        come = {packed: number for packed, number in added.items() if members.get(packed) != number}
+        changes: list[ElementChange] = [Delete(_peer_map(packed), packed) for packed in (*gone, *moved)]
+        changes += [Add(_peer_map(packed), packed, number) for packed, number in come.items()]
+        self._send(changes)
+        for packed in (*gone, *moved):
+            members.pop(packed, None)
+        members.update(come)
+        for name in ("peer4", "peer6"):
+            elements = program.elements[name]
+            assert isinstance(elements, dict)
+            for packed in gone:
+                if _peer_map(packed) == name:
+                    elements.pop(_peer_key(packed), None)
+            for packed, number in come.items():
+                if _peer_map(packed) == name:
+                    elements[_peer_key(packed)] = number
+
+    def refresh_local(self) -> bool:
+        """Look again for users and units, which come and go; apply where that changes anything, and say so."""
+        if self._applied is None:
+            return False
+        ruleset, members, local = self._applied
+        if self._local(ruleset) == local:
+            return False
+        return self.apply(ruleset, members).change != "none"
+
+    def forget(self) -> None:
+        """Forget what was applied: the next `apply` writes everything again, whatever the table holds."""
+        self._program = None
+        self._text = ""
+
+    def _change_elements(self, held: Program, program: Program) -> None:
+        changes: list[ElementChange] = []
+        for name, shape in program.shapes.items():
+            if shape.data:
+                gone, come = element_changes(held.elements[name], program.elements[name])
+                changes += [Delete(name, encode(shape, key)[0]) for key in gone]
+                changes += [Add(name, encode(shape, key)[0], _netlink(data)) for key, data in come]
+        self._send(changes)
+
+    def _send(self, changes: list[ElementChange]) -> None:
+        if not changes:
+            return
+        try:
+            change(TABLE, changes, link=self._link)
+        except KernelError as error:
+            raise Refused(str(error)) from None
+
+    def _names(self) -> Names | None:
+        """Read the names of what the table holds, for an object without memory of it."""
+        if not table_exists(TABLE, link=self._link):
+            return None
+        maps: dict[str, bool] = {}
+        chains: set[str] = set()
+        for kind, one in _objects(_nft(["-j", "-t", "list", "table", "inet", TABLE])):
+            if kind in {"map", "set"}:
+                maps[one["name"]] = kind == "map"
+            elif kind == "chain":
+                chains.add(one["name"])
+        return Names(maps, frozenset(chains))
+
+    # --- what the host knows of itself ---
+
+    def _local(self, ruleset: Ruleset) -> Local:
+        asked = [face.identity for face in ruleset.faces if face.identity]
+        users: dict[str, int] = {}
+        for user in {one.user for one in asked if one.user is not None}:
+            try:
+                users[user] = pwd.getpwnam(user).pw_uid
+            except KeyError:
+                continue
+        units = {one.unit for one in asked if one.unit is not None}
+        return Local(users, self._units(units) if units else {})
+
+    def _units(self, names: set[str]) -> dict[str, Unit]:
+        mount, root = self._cgroup_mount, self._cgroup_root
+        if mount is None or root is None:
+            return {}
+        found: dict[str, Unit] = {}
+        for folder, below, _ in os.walk(root):
+            below.sort()
+            for name in names.intersection(below):
+                path = Path(folder) / name
+                below_mount = path.relative_to(mount)
+                system = path.relative_to(_SYSTEM_CGROUPS)
+                found.setdefault(name, Unit(path.stat().st_ino, len(below_mount.parts), str(system)))
+            if len(found) == len(names):
+                break
+        return found
+
+    # --- read back ---
+
+    def read_back(self) -> Held | None:
+        """Say what the table holds, from its own words; None where there is no table of ours."""
+        if not table_exists(TABLE, link=self._link):
+            return None
+        for kind, one in _objects(_nft(["-j", "list", "chain", "inet", TABLE, "about"], quiet=True)):
+            about = _ABOUT.match(one.get("comment", "")) if kind == "rule" else None
+            if about:
+                return Held(int(about[1]), Mode(about[2]), about[3], about[4])
+        return Held(0, Mode.OBSERVE, "", "")
+
+    def verify(self) -> tuple[Drift, ...]:
+        """Compare the table with what was last applied, chains by nft's own listing, elements one by one."""
+        program = self._program
+        if program is None:
+            return (Drift("table", "nothing was applied yet"),)
+        if not table_exists(TABLE, link=self._link):
+            return (Drift("table", "the table is gone"),)
+        found: list[Drift] = []
+        listing = self._listing()
+        if listing != self._text:
+            ours, theirs = self._text.splitlines(), listing.splitlines()
+            changed = sorted(set(ours) ^ set(theirs))
+            found.append(Drift("chains", changed[0].strip() if changed else "the rules are in another order"))
+        for name, shape in program.shapes.items():
+            if not shape.data or name not in listing:
+                continue
+            wanted = {(*encode(shape, key), _netlink(data)) for key, data in program.elements[name].items()}
+            held = {(e.key, e.key_end, e.data) for e in self._dump(name)}
+            if not shape.interval:
+                held = {(key, None, data) for key, _, data in held}
+            if held != wanted:
+                found.append(
+                    Drift(name, f"{len(wanted - held)} elements are missing, {len(held - wanted)} are foreign")
+                )
+        return tuple(found)
+
+    def holds(self, side: Side, peer: bytes) -> str:
+        """Write what the kernel holds of a peer (packed address) and how it decides, for a person."""
+        element = next((e for e in self._dump(_peer_map(peer)) if e.key == peer), None)
+        known = f"class {element.data:#010x}" if element and isinstance(element.data, int) else "no class"
+        held = self.read_back()
+        return f"{known}, {side}, {held}"
+
+    def listing(self) -> str:
+        """Give the whole table as nft lists it."""
+        return _nft(["list", "table", "inet", TABLE], quiet=True)
+
+    def _listing(self) -> str:
+        return _nft(["-s", "-t", "list", "table", "inet", TABLE])
+
+    def _dump(self, name: str) -> list[Element]:
+        try:
+            return dump(TABLE, name, link=self._link)
+        except KernelError:
+            return []
+
+    # --- flows ---
+
+    def collect(self) -> tuple[Seen, ...]:
+        """Give the tuples that were counted since the last call, with how often; nothing is lost in between.
+
+        A tuple's element lives for ten minutes after its last packet; one that came anew in the meantime counts
+        from nothing, which its later expiry shows.
+        """
+        found: list[Seen] = []
+        counts: dict[tuple[str, bytes], tuple[int, int]] = {}
+        for name in SEEN_SETS:
+            elements = self._dump(name)
+            for element in elements:
+                packets, expires = element.packets or 0, element.expires_ms or 0
+                before, expired = self._counts.get((name, element.key), (0, 0))
+                counts[name, element.key] = packets, expires
+                anew = packets < before or (packets == before and expires > expired)
+                more = packets if anew else packets - before
+                if more:
+                    seen = decode_seen(name, element.key, more)
+                    if seen is not None:
+                        found.append(seen)
+            if elements:
+                shape = describe(TABLE, name, link=self._link)
+                self._lost += bool(shape.size and len(elements) >= shape.size)
+        self._counts = counts
+        return tuple(found)
+
+    def losses(self) -> int:
+        """Say in how many collections a counting set was full, so that tuples may be missing."""
+        return self._lost
+
+    def counters(self) -> dict[str, tuple[int, int]]:
+        """Give packets and bytes by rule id, and `default`."""
+        found: dict[str, tuple[int, int]] = {}
+        for kind, one in _objects(_nft(["-j", "-t", "list", "table", "inet", TABLE], quiet=True)):
+            if kind != "rule":
+                continue
+            counter = next((part["counter"] for part in one["expr"] if "counter" in part), None)
+            action, _, rule = one["chain"].partition("_")
+            if one["chain"] == MISS:
+                rule = "default"
+            if counter and (rule == "default" or action in {"allow", "deny", "wall", "lifeline"}):
+                found[rule] = counter["packets"], counter["bytes"]
+        return found
+
+    # --- the end ---
+
+    def remove(self, leave: Leave) -> None:
+        """Leave the host: the rules stay, all go, or only lifelines pass."""
+        if leave is Leave.OPEN:
+            if table_exists(TABLE, link=self._link):
+                _nft(["-f", "-"], f"delete table inet {TABLE}\n")
+            self.forget()
+        elif leave is Leave.CLOSE:
+            lifelines = self._applied[0].lifelines if self._applied else ()
+            self.apply(Ruleset("closed", 0, Mode.ENFORCE, lifelines=lifelines), {})
+
+    def close(self) -> None:
+        """Close the socket to the kernel; the table stays."""
+        self._link.close()
+
+
+def _peer_map(packed: bytes) -> str:
+    return "peer4" if len(packed) == 4 else "peer6"
+
+
+def _peer_key(packed: bytes) -> Key:
+    value = int.from_bytes(packed, "big")
+    return ((value, value),)
+
+
+def _netlink(data: Data) -> int | Branch:
+    return goto(data.chain) if isinstance(data, Goto) else data
+
+
+def _objects(text: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    if not text:
+        return
+    for entry in json.loads(text)["nftables"]:
+        yield from entry.items()
+
+
+def _nft(arguments: list[str], script: str | None = None, *, quiet: bool = False) -> str:
+    """Run nft(8). Raises `Refused` with its first complaint; `quiet` gives an empty text instead."""
+    command = ["nft", *arguments]
+    try:
+        done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=NFT_TIMEOUT_S)
+    except FileNotFoundError:
+        raise Refused("`nft` is not installed; install the package nftables") from None
+    except subprocess.TimeoutExpired:
+        raise Refused(f"nft did not answer within {NFT_TIMEOUT_S} s") from None
+    if done.returncode == 0:
+        return done.stdout
+    if quiet:
+        return ""
+    complaint = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+    place = re.match(r"/dev/stdin:(\d+):", complaint)
+    line = script.splitlines()[int(place[1]) - 1][:160] if place and script else ""
+    raise Refused(f"nft refused: {complaint.strip()}" + (f" in `{line}`" if line else ""))

@@ -1,0 +1,24 @@
+"""How every suite runs: the amount of generated examples, and which tests need root or much time."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+SOAK = os.environ.get("CELLWALL_SOAK") == "1"
+
+# A test that must bound its examples writes `max_examples=settings().max_examples // 10`, so that soak
+# scales it too. No deadline: the machines of a build are shared.
+settings.register_profile("check", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("soak", settings.get_profile("check"), max_examples=2500)
+settings.load_profile("soak" if SOAK else "check")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked `soak`, unless CELLWALL_SOAK=1."""
+    if SOAK:
+        return
+    left_out = [item for item in items if item.get_closest_marker("soak")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
