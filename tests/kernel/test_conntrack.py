@@ -230,6 +230,9 @@ def test_a_created_connection_is_found_and_forgotten(wire: tuple[Namespace, Name
     a, _ = wire
     with a.inside(), open_conntrack() as link:
         one = Ends(b"\x0a\0\0\1", b"\x0a\0\0\2", 17, 4000, 53)
+        create_connection(one, link=link)
+        assert 100 < tracked_connections(link=link)[0].timeout_s <= 120
+        assert delete_connection(one, link)
         create_connection(one, timeout_s=60, mark=7, link=link)
         (held,) = tracked_connections(link=link)
         assert (held.original, held.reply, held.mark, held.tcp_state) == (one, one.reversed(), 7, None)

@@ -308,6 +308,21 @@ def test_a_watch_that_is_not_read_counts_its_losses(host: Namespace, link: Netli
         change("wall", [Flush("peer4")], link=link)
 
 
+def test_a_deaf_watch_hears_nothing_but_knows_when_it_missed_something(host: Namespace, link: Netlink) -> None:
+    with Watch() as watch:
+        with watch.deaf():
+            change("wall", [Add("peer4", v4("10.0.0.1"), 5)], link=link)
+        with pytest.raises(BatchRefused), watch.deaf():
+            change("wall", [Delete("peer4", v4("10.0.0.9"))], link=link)
+        assert (watch.read(), watch.lost) == ([], 0)
+        with watch.deaf():
+            change("wall", [Add("peer4", v4("10.0.0.2"), 5)], link=link)
+            host.nft("add rule inet wall rule_1 accept")
+        assert (watch.read(), watch.lost) == ([], 1)
+        host.nft("add rule inet wall rule_1 accept")
+        assert [one.process for one in watch.read()] == ["nft"]
+
+
 def test_a_message_to_a_kernel_without_the_right_is_an_error_not_a_crash(host: Namespace) -> None:
     def without_rights() -> str:
         os.setresuid(65534, 65534, 65534)

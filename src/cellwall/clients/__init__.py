@@ -1,6 +1,7 @@
 """Connections to other systems: transport, no meaning."""
 
 from cellwall.clients.api import Api, ApiRefused, Unreachable
+from cellwall.clients.cgroups import cgroup_members, cgroup_mount, cgroup_path, unit_of_path, unit_of_process
 from cellwall.clients.kernel import Netlink
 from cellwall.clients.netlink import (
     F_APPEND,
@@ -46,10 +47,15 @@ __all__ = [
     "be16",
     "be32",
     "be64",
+    "cgroup_members",
+    "cgroup_mount",
+    "cgroup_path",
     "every_attribute",
     "messages",
     "nested",
     "text",
     "to_number",
     "to_text",
+    "unit_of_path",
+    "unit_of_process",
 ]

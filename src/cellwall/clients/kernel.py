@@ -32,7 +32,7 @@ from cellwall.clients.netlink import (
 
 _BATCH_BEGIN, _BATCH_END, _BATCH_GENERATION = 0x10, 0x11, 1
 _SOL_NETLINK = 270
-_ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK = 1, 10, 11
+_ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _CAP_ACK, _EXT_ACK = 1, 2, 10, 11
 # Not in the socket module (asm-generic/socket.h).
 _SO_RCVTIMEO, _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 20, 26, 32, 33
 _ROOM = 1 << 16
@@ -96,6 +96,10 @@ class Netlink:
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
         except OSError as error:
             raise KernelError(f"cannot subscribe to netlink group {group}: {_said(error)}", error.errno or 0) from None
+
+    def leave(self, group: int) -> None:
+        """Give up a multicast group; what was announced before stays to be read."""
+        self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, group)
 
     def ignore(self, *ports: int) -> None:
         """Have the kernel drop the notices that these port ids caused, before they cost anything here."""

@@ -66,6 +66,7 @@ class _Compiler:
     policy: Policy
     fleet: Fleet
     revision: int
+    spoken: tuple[Rule, ...]
     rules: tuple[Rule, ...]
     atlas: Atlas
     numbers: dict[str, int]
@@ -238,9 +239,7 @@ class _Compiler:
     def _misfits(self, workload: Workload) -> tuple[Misfit, ...]:
         """What this point cannot express of rules that speak of its workload."""
         found: list[Misfit] = []
-        for rule in self.policy.rules:
-            if rule.staged:
-                continue
+        for rule in self.spoken:
             for side, near in ((Side.EGRESS, rule.source), (Side.INGRESS, rule.destination)):
                 mine = [who for who in near if _holds(who, workload)]
                 if mine and rule.refused:
@@ -285,8 +284,12 @@ def _lifeline_cards(fleet: Fleet) -> tuple[LifelineCard, ...]:
 
 def rules_in_force(policy: Policy, now: float) -> tuple[Rule, ...]:
     """Give the lifelines and rules that points enforce at `now`: in time, not staged, not refused."""
+    return tuple(rule for rule in _spoken(policy, now) if not rule.refused)
+
+
+def _spoken(policy: Policy, now: float) -> tuple[Rule, ...]:
     rules = (*policy.lifelines, *policy.rules)
-    return tuple(rule for rule in rules if rule.in_time(now) and not rule.staged and not rule.refused)
+    return tuple(rule for rule in rules if rule.in_time(now) and not rule.staged)
 
 
 def rule_numbers(policy: Policy) -> dict[str, int]:
@@ -303,7 +306,7 @@ def compile_fleet(policy: Policy, fleet: Fleet, revision: int, now: float) -> Co
     """Say what every point of `fleet` is to hold for `policy` at `now` (seconds since the epoch, UTC)."""
     rules = rules_in_force(policy, now)
     atlas = build_atlas(policy, rules, fleet)
-    compiler = _Compiler(policy, fleet, revision, rules, atlas, rule_numbers(policy))
+    compiler = _Compiler(policy, fleet, revision, _spoken(policy, now), rules, atlas, rule_numbers(policy))
     points = {workload.name: compiler.point(workload) for workload in fleet.workloads if workload.agent}
     return Compiled(points, atlas)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
@@ -143,12 +144,14 @@ def _cut_networks(books: Iterable[AddressBook]) -> list[tuple[Span, frozenset[st
             starts[prefix.version, first].append((1, book.name))
             starts[prefix.version, last + 1].append((-1, book.name))
     spans: list[tuple[Span, frozenset[str]]] = []
-    open_books: defaultdict[str, int] = defaultdict(int)
+    open_books: Tally[str] = Tally()
     edges = sorted(starts)
     for edge, following in pairwise([*edges, (0, 0)]):
         for step, name in starts[edge]:
             open_books[name] += step
-        names = frozenset(name for name, depth in open_books.items() if depth)
+            if not open_books[name]:
+                del open_books[name]
+        names = frozenset(open_books)
         if names:
             version, first = edge
             spans.append(((version, first, following[1] - 1), names))

@@ -1,5 +1,6 @@
 """Enforcement points: each renders, applies and reads back rulesets in its own words."""
 
+from cellwall.enforce.fake import FakePoint
 from cellwall.enforce.nft import LOG_GROUP, TABLE, NftPoint, Transaction, Watch
 from cellwall.enforce.point import Drift, Held, Leave, Point, Receipt, Refused, Seen, digest_of
 
@@ -7,6 +8,7 @@ __all__ = [
     "LOG_GROUP",
     "TABLE",
     "Drift",
+    "FakePoint",
     "Held",
     "Leave",
     "NftPoint",

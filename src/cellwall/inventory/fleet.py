@@ -23,7 +23,7 @@ def check_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Workload:
     """Something with addresses and labels. `agent` says whether its own host point enforces for it.
 
@@ -31,10 +31,10 @@ class Workload:
     """
 
     name: str
-    labels: Labels = field(default_factory=Labels, compare=False)
-    addresses: tuple[Address, ...] = field(default=(), compare=False)
-    agent: bool = field(default=True, compare=False)
-    epoch: float = field(default=0.0, compare=False)
+    labels: Labels = field(default_factory=Labels)
+    addresses: tuple[Address, ...] = ()
+    agent: bool = True
+    epoch: float = 0.0
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -58,7 +58,7 @@ class Fleet:
     controllers: tuple[Listener, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "workloads", tuple(sorted(self.workloads)))
+        object.__setattr__(self, "workloads", tuple(sorted(self.workloads, key=lambda w: w.name)))
         if len(self.by_name) != len(self.workloads):
             names = [workload.name for workload in self.workloads]
             twice = next(name for name in names if names.count(name) > 1)

@@ -85,7 +85,8 @@ class Selector:
         return ",".join(str(requirement) for requirement in self.requirements)
 
 
-_TOKEN = re.compile(r"\s*(==|!=|=|!|\(|\)|,|[^\s=!(),]+)")
+_TOKEN = re.compile(r"==|!=|[=!(),<>]|[^ \t\r\n=!(),<>]+")
+_MARKS = frozenset({"==", "!=", "=", "!", "(", ")", ",", "<", ">"})
 
 
 @lru_cache(maxsize=65536)
@@ -100,20 +101,16 @@ def parse_selector(text: str) -> Selector:
 class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens: list[str] = []
-        at, end = 0, len(text.rstrip())
-        while at < end:
-            token = _TOKEN.match(text, at)
-            if token is None:
-                raise LabelError(f"`{text}`: cannot read the selector from `{text[at:]}`")
-            self._tokens.append(token.group(1))
-            at = token.end()
+        self._tokens: list[str] = _TOKEN.findall(text)
+        self._at = 0
 
     def _next(self) -> str:
-        return self._tokens.pop(0) if self._tokens else ""
+        token = self._peek()
+        self._at += 1
+        return token
 
     def _peek(self) -> str:
-        return self._tokens[0] if self._tokens else ""
+        return self._tokens[self._at] if self._at < len(self._tokens) else ""
 
     def requirements(self) -> Iterable[Requirement]:
         if not self._tokens:
@@ -128,7 +125,7 @@ class _Reader:
 
     def _word(self, wanted: str) -> str:
         word = self._next()
-        if not word or word in {"=", "==", "!=", "!", "(", ")", ","}:
+        if not word or word in _MARKS:
             found = f"found `{word}`" if word else "the selector ends"
             raise LabelError(f"`{self._text}`: wanted {wanted}, {found}")
         return word
@@ -165,21 +162,24 @@ class _Reader:
 
 def overlaps(one: Selector, other: Selector) -> bool:
     """Say whether some labels exist that match both: decided key by key, as keys are independent."""
-    both = one.requirements + other.requirements
-    return all(
-        _satisfiable(tuple(requirement for requirement in both if requirement.key == key))
-        for key in one.keys | other.keys
-    )
+    return all(_satisfiable(tests) for tests in _by_key(one.requirements + other.requirements).values())
 
 
 def implies(one: Selector, other: Selector) -> bool:
     """Say whether every labels that match `one` match `other` (one that matches nothing implies all)."""
     if not overlaps(one, one):
         return True
+    mine = _by_key(one.requirements)
     return all(
-        not _satisfiable((*(mine for mine in one.requirements if mine.key == requirement.key), _negated(requirement)))
-        for requirement in other.requirements
+        not _satisfiable([*mine.get(requirement.key, ()), _negated(requirement)]) for requirement in other.requirements
     )
+
+
+def _by_key(requirements: Iterable[Requirement]) -> dict[str, list[Requirement]]:
+    found: dict[str, list[Requirement]] = {}
+    for requirement in requirements:
+        found.setdefault(requirement.key, []).append(requirement)
+    return found
 
 
 def _negated(requirement: Requirement) -> Requirement:
@@ -192,10 +192,13 @@ def _negated(requirement: Requirement) -> Requirement:
     return Requirement(requirement.key, opposite[requirement.operator], requirement.values)
 
 
-def _satisfiable(requirements: tuple[Requirement, ...]) -> bool:
-    # One key: try every named value, one that nobody names, and absence.
-    named = {value for requirement in requirements for value in requirement.values}
-    fresh = "x" * (1 + max((len(value) for value in named), default=0))
-    key = requirements[0].key if requirements else ""
-    candidates: list[dict[str, str]] = [{}, *({key: value} for value in (*named, fresh))]
-    return any(all(requirement.matches(labels) for requirement in requirements) for labels in candidates)
+def _satisfiable(requirements: Iterable[Requirement]) -> bool:
+    """Say whether one key can meet all `requirements`, which are about it: absent, or with some value."""
+    asked = {requirement.operator for requirement in requirements}
+    if Operator.IN not in asked and Operator.EXISTS not in asked:
+        return True  # absent
+    if Operator.ABSENT in asked:
+        return False
+    named = [requirement.values for requirement in requirements if requirement.operator is Operator.IN]
+    refused = [requirement.values for requirement in requirements if requirement.operator is Operator.NOT_IN]
+    return not named or bool(set(named[0]).intersection(*named).difference(*refused))

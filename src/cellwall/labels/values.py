@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from cellwall.traffic import CellwallError
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
-_PREFIX = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_PREFIX = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
 class LabelError(CellwallError):

@@ -1,6 +1,6 @@
 """What the kernel and the world tell us: connections, sockets, samples of packets, facts of the host."""
 
-from cellwall.observe.cgroups import cgroup_mount, cgroup_path, unit_of_path
+from cellwall.clients import cgroup_mount, cgroup_path, unit_of_path
 from cellwall.observe.connections import Connection, Ends, Status, TcpState, open_connections, swapped
 from cellwall.observe.conntrack import (
     Adoption,

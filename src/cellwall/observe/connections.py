@@ -245,11 +245,14 @@ def open_connections(connected: Iterable[Socket], listening: Collection[Socket])
     """Say which connections these sockets are part of, each from the side that began it.
 
     A connection whose local port is listened on was begun by the other end; any other by this host. Connections
-    that are not established in full are left out: the kernel will see how they go on.
+    that are not established in full are left out: the kernel will see how they go on. So are protocols other than
+    TCP and UDP, whose state the kernel must have seen.
     """
     ports = _listened(listening)
     found: set[Ends] = set()
     for one in connected:
+        if one.protocol not in (TCP, UDP):
+            continue
         if one.protocol == TCP and one.state not in (State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT2):
             continue
         out = Ends(one.local, one.remote, one.protocol, one.local_port, one.remote_port)

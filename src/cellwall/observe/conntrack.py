@@ -33,8 +33,8 @@ _NEW, _GET, _DELETE, _STATS = 1 << 8, 1 << 8 | 1, 1 << 8 | 2, 1 << 8 | 5
 _GROUP_NEW, _GROUP_UPDATE, _GROUP_DESTROY = 1, 2, 3
 _BE_LIBERAL = 0x08
 _RECEIVE_BUFFER = 16 << 20
-_ESTABLISHED_S = 432_000
-"""How long the kernel keeps an established TCP connection by itself (nf_conntrack-sysctl)."""
+# How long the kernel itself keeps an established TCP connection, and a UDP stream (nf_conntrack-sysctl).
+_ESTABLISHED_S, _STREAM_S = 432_000, 120
 
 
 class Happening(StrEnum):
@@ -115,13 +115,16 @@ def enable_accounting() -> None:
 
 
 def create_connection(
-    original: Ends, *, timeout_s: int = _ESTABLISHED_S, mark: int = 0, link: Netlink | None = None
+    original: Ends, *, timeout_s: int | None = None, mark: int = 0, link: Netlink | None = None
 ) -> None:
     """Have the kernel track a connection that is open already, begun by `original.source`.
 
-    TCP enters as established, with windows taken as they come, both ways: the kernel has not seen them. Raises
-    `KernelError`, with code EEXIST when either direction is tracked already.
+    TCP enters as established, with windows taken as they come, both ways: the kernel has not seen them. Without
+    `timeout_s` it is kept for as long as the kernel keeps such a connection by itself. Raises `KernelError`, with
+    code EEXIST when either direction is tracked already.
     """
+    if timeout_s is None:
+        timeout_s = _ESTABLISHED_S if original.protocol == TCP else _STREAM_S
     parts = [
         _family(AF_INET if len(original.source) == 4 else AF_INET6),
         write_ends(1, original),

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellwall.clients import KernelError, Netlink, Protocol, attributes, to_text
-from cellwall.observe.cgroups import cgroup_mount
+from cellwall.clients import KernelError, Netlink, Protocol, attributes, cgroup_mount, to_text
 from cellwall.observe.packed import unpack_address
 from cellwall.observe.processes import Process, Processes
 from cellwall.observe.routes import DefaultRoute, HostAddresses, default_routes, host_addresses

@@ -11,7 +11,7 @@ from cellwall.traffic import Address
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=4096)
 def unpack_address(packed: bytes) -> Address:
     """Make the address of four bytes (IPv4) or sixteen (IPv6). Raises `KernelError` for other lengths."""
     if len(packed) == 4:

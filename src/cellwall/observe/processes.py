@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from cellwall.observe.cgroups import cgroup_members, cgroup_path, unit_of_process
+from cellwall.clients import cgroup_members, cgroup_path, unit_of_process
 from cellwall.observe.sockets import Socket
 
 

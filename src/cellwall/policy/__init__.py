@@ -14,6 +14,7 @@ from cellwall.policy.decide import (
 )
 from cellwall.policy.errors import Place, PolicyError
 from cellwall.policy.lifelines import BUILT_IN, controller_channel
+from cellwall.policy.modes import Mode, ModeRule
 from cellwall.policy.parse import parse_policy
 from cellwall.policy.types import (
     BOTH_SIDES,
@@ -25,8 +26,6 @@ from cellwall.policy.types import (
     DeclaredWorkload,
     Identity,
     LabelKey,
-    Mode,
-    ModeRule,
     Policy,
     Rule,
     Service,

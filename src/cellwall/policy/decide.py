@@ -16,7 +16,8 @@ from cellwall.flows import Outcome, Side
 from cellwall.inventory import Fleet
 from cellwall.labels import Labels
 from cellwall.policy.lifelines import BUILT_IN, controller_channel
-from cellwall.policy.types import NOBODY, Action, Identity, Mode, Policy, Rule, Who
+from cellwall.policy.modes import Mode
+from cellwall.policy.types import NOBODY, Action, Identity, Policy, Rule, Who
 from cellwall.traffic import Address, point, port_name
 
 NO_LABELS = Labels()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MOST_CHARACTERS = 16 * 1024 * 1024
 MOST_DEPTH = 32
+MOST_WORD, MOST_SLIP, MOST_COMPARED = 253, 8, 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,9 @@ class Node:
 
 def suggestion(word: str, known: tuple[str, ...]) -> str:
     """Give `; did you mean …?`, or what there is, or nothing."""
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    # What is long or much is not a slip of the pen, and would take long to compare.
+    near = [name for name in known if abs(len(name) - len(word)) <= MOST_SLIP][:MOST_COMPARED]
+    close = get_close_matches(word, near, n=1, cutoff=0.6) if len(word) <= MOST_WORD else []
     if close:
         return f"; did you mean `{close[0]}`?"
     return f"; known are `{'`, `'.join(known)}`" if 0 < len(known) <= 12 else ""
@@ -126,6 +129,8 @@ def read_document(file: str, text: str | bytes) -> Node | None:
     # Here and not above: agents import this room and have no YAML parser.
     import yaml
 
+    if not file.isprintable():
+        raise PolicyError(Place(ascii(file)), "the name of the file has characters that cannot be shown")
     whole = Place(file, 1, 1)
     if isinstance(text, bytes):
         try:
@@ -138,15 +143,17 @@ def read_document(file: str, text: str | bytes) -> Node | None:
     try:
         _refuse_depth(yaml.parse(text, Loader=loader), file)
         root = yaml.compose(text, Loader=loader)
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise PolicyError(Place(file, line, 1), "half a character (a surrogate alone) is not text") from None
+    except yaml.reader.ReaderError as error:
+        # The position is in bytes.
+        line = text.encode()[: error.position].count(b"\n") + 1
+        raise PolicyError(Place(file, line, 1), f"not YAML: {error.reason}") from None
     except yaml.MarkedYAMLError as error:
         mark: yaml.Mark | None = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark is not None else whole
         raise PolicyError(place, f"not YAML: {error.problem or error.context}") from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise PolicyError(Place(file, line, 1), f"not YAML: {error.reason}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise PolicyError(whole, f"not YAML: {str(error).splitlines()[0] if str(error) else 'unreadable'}") from None
     return _node(root, file) if root is not None else None
 
 

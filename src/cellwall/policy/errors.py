@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from cellwall.traffic import CellwallError
 
+MOST_MESSAGE = 1000
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
@@ -23,6 +25,14 @@ class PolicyError(CellwallError):
     """What is wrong with a document, and where; the author's move."""
 
     def __init__(self, place: Place, message: str) -> None:
+        message = _one_line(message)
         super().__init__(f"{place}: {message}")
         self.place = place
         self.message = message
+
+
+def _one_line(message: str) -> str:
+    # The user's words may hold line breaks, control characters and half a file.
+    if len(message) > MOST_MESSAGE:
+        message = f"{message[: MOST_MESSAGE // 2]} … {message[-MOST_MESSAGE // 4 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
 from cellwall.inventory import check_name
-from cellwall.labels import Labels, Selector, check_key, check_value, overlaps, parse_selector
+from cellwall.labels import Labels, Selector, check_key, check_value, parse_selector
 from cellwall.policy.document import Node, read_document, suggestion
 from cellwall.policy.errors import Place, PolicyError
 from cellwall.policy.lifelines import BUILT_IN
+from cellwall.policy.modes import Mode, ModeIndex, ModeRule
 from cellwall.policy.types import (
     Action,
     AddressBook,
@@ -20,8 +22,6 @@ from cellwall.policy.types import (
     DeclaredWorkload,
     Identity,
     LabelKey,
-    Mode,
-    ModeRule,
     Policy,
     Rule,
     Service,
@@ -29,9 +29,10 @@ from cellwall.policy.types import (
     Who,
 )
 from cellwall.traffic import (
-    NOTHING,
+    EVERYTHING,
     PROTOCOLS,
     PortSet,
+    Span,
     parse_address,
     parse_network,
     parse_ports,
@@ -55,8 +56,15 @@ RULE_FIELDS = (
     "staged",
 )
 LIFELINE_FIELDS = ("id", "allow", "from", "to", "owner", "reason", "ticket")
+MODE_FIELDS = ("where", "mode")
+LABEL_FIELDS = ("values",)
+NETWORK_FIELDS = ("addresses", "names")
+WORKLOAD_FIELDS = ("addresses", "labels")
+WHO_FIELDS = ("workloads", "as")
+IDENTITY_FIELDS = ("user", "unit", "exe")
 TEST_FIELDS = ("id", "from", "can", "cannot", "to", "only", "may-reach", "service", "canary")
 APPLICATIONS = {"http": ("methods", "paths", "hosts"), "tls": ("names",), "modbus": ("functions", "units")}
+_WORD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 RESERVED = frozenset({"loopback", "controller-channel", "default", *(rule.id for rule in BUILT_IN)})
 
 Named = TypeVar("Named", Service, AddressBook)
@@ -116,7 +124,7 @@ class _Reader:
         for key, (at, value) in node.entries().items():
             at.parse(check_key)
             _refuse_twice(at, key, self._labels.get(key))
-            fields = value.fields(("values",))
+            fields = value.fields(LABEL_FIELDS)
             values = tuple(item.parse(check_value) for item in fields["values"].items()) if "values" in fields else ()
             if "values" in fields and not values:
                 raise fields["values"].fail("no value is listed; leave `values` out to take any")
@@ -125,8 +133,9 @@ class _Reader:
     def _read_services(self, node: Node) -> None:
         for name, (at, value) in node.entries().items():
             _refuse_twice(at, name, self._services.get(name))
-            if not name or "/" in name or name == "any" or name in PROTOCOLS or name.isdigit():
+            if "/" in name or name == "any" or name in PROTOCOLS or name.isdigit():
                 raise at.fail(f"`{name}` cannot name a service: it reads as ports or as a protocol")
+            _check_word(at, name, "a service")
             self._services[name] = replace(self._service(name, value), place=at.place)
 
     def _service(self, name: str, value: Node) -> Service:
@@ -148,11 +157,11 @@ class _Reader:
     def _read_networks(self, node: Node) -> None:
         for name, (at, value) in node.entries().items():
             _refuse_twice(at, name, self._networks.get(name))
-            at.parse(check_name)
+            _check_word(at, name, "a network")
             names: tuple[str, ...] = ()
             listed = value.one_or_more() if value.kind != "mapping" else ()
             if value.kind == "mapping":
-                fields = value.fields(("addresses", "names"))
+                fields = value.fields(NETWORK_FIELDS)
                 listed = fields["addresses"].one_or_more() if "addresses" in fields else ()
                 names = tuple(one.filled() for one in fields["names"].one_or_more()) if "names" in fields else ()
                 if not fields:
@@ -165,7 +174,7 @@ class _Reader:
         for name, (at, value) in node.entries().items():
             _refuse_twice(at, name, self._workloads.get(name))
             at.parse(check_name)
-            fields = value.fields(("addresses", "labels"))
+            fields = value.fields(WORKLOAD_FIELDS)
             if "addresses" not in fields:
                 raise value.fail(f"`addresses` of `{name}` is missing")
             addresses = tuple(one.parse(parse_address) for one in fields["addresses"].one_or_more())
@@ -245,11 +254,10 @@ class _Reader:
         )
 
     def _id(self, node: Node) -> str:
-        rule_id = node.parse(check_name)
+        rule_id = node.text()
+        _check_word(node, rule_id, "a rule or a test")
         if rule_id in RESERVED:
             raise node.fail(f"`{rule_id}` is the id of something built in")
-        if len(rule_id) > 63:
-            raise node.fail(f"`{rule_id}` is longer than 63 characters")
         if rule_id in self._ids:
             raise node.fail(f"the id `{rule_id}` is given twice, first at {self._ids[rule_id]}")
         self._ids[rule_id] = node.place
@@ -262,35 +270,38 @@ class _Reader:
         return key
 
     def _services_of(self, node: Node) -> tuple[PortSet, tuple[str, ...], Application | None]:
-        ports, names, application = NOTHING, list[str](), None
+        spans, names, application = list[Span](), list[str](), None
         for item in node.one_or_more():
             name = item.filled()
             service = self._services.get(name)
             if service is not None:
-                ports |= service.ports
+                spans.extend(service.ports.spans)
                 application = application or service.application
             elif "/" in name or name == "any" or name in PROTOCOLS or name.isdigit():
-                ports |= item.parse(parse_ports)
+                spans.extend(item.parse(parse_ports).spans)
             else:
                 raise item.fail(f"unknown service `{name}`{suggestion(name, tuple(self._services))}")
             names.append(name)
-        return ports, tuple(names), application
+        return PortSet.of(spans), tuple(names), application
 
     def _ends(self, node: Node) -> tuple[Who, ...]:
         return tuple(self._who(item) for item in node.one_or_more())
 
     def _who(self, node: Node) -> Who:
-        if node.kind == "mapping":
-            fields = node.fields(("workloads", "as"))
-            if "workloads" not in fields:
-                raise node.fail("`workloads` is missing")
-            who = self._who(fields["workloads"])
-            if "as" not in fields:
-                return who
-            named = fields["as"].fields(("user", "unit", "exe"))
-            if not named:
-                raise fields["as"].fail("wanted `user`, `unit` or `exe`")
-            return replace(who, identity=Identity(**{key: value.filled() for key, value in named.items()}))
+        if node.kind != "mapping":
+            return self._where(node)
+        fields = node.fields(WHO_FIELDS)
+        if "workloads" not in fields:
+            raise node.fail("`workloads` is missing")
+        who = self._where(fields["workloads"])
+        if "as" not in fields:
+            return who
+        named = fields["as"].fields(IDENTITY_FIELDS)
+        if not named:
+            raise fields["as"].fail("wanted `user`, `unit` or `exe`")
+        return replace(who, identity=Identity(**{key: value.filled() for key, value in named.items()}))
+
+    def _where(self, node: Node) -> Who:
         text = node.text()
         if text == "any":
             return Who()
@@ -299,11 +310,11 @@ class _Reader:
             if name not in self._networks:
                 raise node.fail(f"unknown network `{name}`{suggestion(name, tuple(self._networks))}")
             return Who(network=self._networks[name])
-        return Who(selector=self._selector(node, empty=False))
+        return Who(selector=self._selector(node))
 
-    def _selector(self, node: Node, *, empty: bool) -> Selector:
+    def _selector(self, node: Node) -> Selector:
         selector = node.parse(parse_selector)
-        if not selector.requirements and not empty:
+        if not selector.requirements:
             raise node.fail("an empty selector would match everything; write `any` if that is meant")
         for requirement in selector.requirements:
             if self._labels and requirement.key not in self._labels:
@@ -317,12 +328,14 @@ class _Reader:
     # --- modes, tests ---
 
     def _mode(self, node: Node) -> ModeRule:
-        fields = node.fields(("where", "mode"))
-        for name in ("where", "mode"):
+        fields = node.fields(MODE_FIELDS)
+        for name in MODE_FIELDS:
             if name not in fields:
                 raise node.fail(f"`{name}` is missing")
-        mode = Mode(fields["mode"].choice(tuple(Mode)))
-        return ModeRule(self._selector(fields["where"], empty=True), mode, fields["where"].place)
+        where = fields["where"]
+        everywhere = where.text() == "any" or (where.text() == "" and where.quoted)
+        selector = Selector() if everywhere else self._selector(where)
+        return ModeRule(selector, Mode(fields["mode"].choice(tuple(Mode))), where.place)
 
     def _test(self, node: Node) -> Test:
         fields = node.fields(TEST_FIELDS)
@@ -344,7 +357,7 @@ class _Reader:
             raise fields["canary"].fail("only a test with `can` can be a canary")
         source = self._ends(fields["only"] if claim is Claim.ONLY else fields["from"])
         destination = self._ends(fields["may-reach"] if claim is Claim.ONLY else fields["to"])
-        ports, services = parse_ports("any"), ("any",)
+        ports, services = EVERYTHING, ("any",)
         service = fields.get("service") if claim is Claim.ONLY else fields[claim]
         if service is not None:
             ports, services, _ = self._services_of(service)
@@ -357,11 +370,13 @@ def _refuse_twice(at: Node, name: str, earlier: object) -> None:
         raise at.fail(f"`{name}` is declared twice, first at {place}")
 
 
+def _check_word(at: Node, name: str, what: str) -> None:
+    if not _WORD.fullmatch(name):
+        raise at.fail(f"`{name}` cannot name {what}: letters, digits, `-`, `_`, `.`, at most 63")
+
+
 def _ports(node: Node) -> PortSet:
-    ports = NOTHING
-    for item in node.one_or_more():
-        ports |= item.parse(parse_ports)
-    return ports
+    return PortSet.of(span for item in node.one_or_more() for span in item.parse(parse_ports).spans)
 
 
 def _moment(node: Node) -> float:
@@ -371,7 +386,7 @@ def _moment(node: Node) -> float:
     except ValueError:
         raise node.fail(f"`{text}` is not a time; wanted RFC 3339, such as `2026-12-01T00:00:00Z`") from None
     if moment.tzinfo is None:
-        raise node.fail(f"`{text}` has no time zone; did you mean `{text}Z`?")
+        raise node.fail(f"`{text}` has no time zone; did you mean `{moment.isoformat()}Z`?")
     try:
         return moment.timestamp()
     except (OverflowError, ValueError):
@@ -389,24 +404,16 @@ def _why_refused(application: Application | None, ends: tuple[Who, ...]) -> str:
 
 def _refuse_ties(modes: list[ModeRule]) -> None:
     """Two modes that could win for the same workload, neither more specific, and no third above both: refused."""
+    index = ModeIndex(modes)
     ordered = sorted(modes, key=lambda mode: (mode.place.file, mode.place.line, mode.place.column))
-    for index, later in enumerate(ordered):
-        for earlier in ordered[:index]:
-            if (
-                earlier.mode is later.mode
-                or earlier.where.specificity != later.where.specificity
-                or not overlaps(earlier.where, later.where)
-            ):
-                continue
-            both = Selector(tuple(sorted({*earlier.where.requirements, *later.where.requirements})))
-            settled = any(
-                other.where.specificity > later.where.specificity
-                and set(other.where.requirements) <= set(both.requirements)
-                for other in ordered
+    for mode in reversed(ordered):
+        other = index.tie(mode)
+        if other is not None:
+            one, two = (str(rule.where) or "any" for rule in (mode, other))
+            both = Selector(tuple(sorted({*mode.where.requirements, *other.where.requirements})))
+            advice = "" if both == mode.where else f"; add a mode for `{both}`"
+            raise PolicyError(
+                mode.place,
+                f"`{one}` ({mode.mode}) and `{two}` ({other.mode}, {other.place}) can match the same workload and "
+                f"neither is more specific{advice}",
             )
-            if not settled:
-                raise PolicyError(
-                    later.place,
-                    f"`{later.where}` ({later.mode}) and `{earlier.where}` ({earlier.mode}, {earlier.place}) can match "
-                    f"the same workload and neither is more specific; add a mode for `{both}`",
-                )

@@ -10,6 +10,7 @@ from functools import cached_property
 from cellwall.flows import Side
 from cellwall.labels import Labels, Selector
 from cellwall.policy.errors import Place
+from cellwall.policy.modes import Mode, ModeIndex, ModeRule
 from cellwall.traffic import Address, Network, PortSet
 
 
@@ -20,14 +21,6 @@ class Action(StrEnum):
     DENY = "deny"
     ALLOW = "allow"
     WALL = "wall"
-
-
-class Mode(StrEnum):
-    """How far a workload's point enforces: count only; denies and walls; everything."""
-
-    OBSERVE = "observe"
-    GUARD = "guard"
-    ENFORCE = "enforce"
 
 
 BOTH_SIDES = frozenset(Side)
@@ -138,15 +131,6 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class ModeRule:
-    """Workloads that match `where` run in `mode`; the most specific wins."""
-
-    where: Selector
-    mode: Mode
-    place: Place = field(default_factory=Place, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
 class LabelKey:
     """A key of the vocabulary; any value where `values` is empty."""
 
@@ -235,5 +219,8 @@ class Policy:
 
     def mode_of(self, labels: Labels) -> Mode:
         """Give the mode of a workload with `labels`: the most specific selector wins, `observe` where none matches."""
-        matching = [rule for rule in self.modes if rule.where.matches(labels)]
-        return max(matching, key=lambda rule: rule.where.specificity).mode if matching else Mode.OBSERVE
+        return self._mode_index.mode_of(labels)
+
+    @cached_property
+    def _mode_index(self) -> ModeIndex:
+        return ModeIndex(self.modes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -15,6 +16,9 @@ from cellwall.traffic.errors import CellwallError
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+
+
+_PREFIX = re.compile(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?")
 
 
 class AddressError(CellwallError):
@@ -45,14 +49,15 @@ def canonical(address: Address) -> Address:
 def parse_network(text: str) -> Network:
     """Read an address or a prefix such as `10.20.0.0/16`; host bits must be zero.
 
-    An IPv4-mapped prefix becomes the IPv4 prefix. Raises `AddressError`.
+    An IPv4-mapped prefix becomes the IPv4 prefix. Raises `AddressError`, also for a netmask in place of a length.
     """
     try:
+        if not _PREFIX.fullmatch(text):
+            raise ValueError
         network = ip_network(text)
     except ValueError:
-        hint = ""
         try:
-            hint = f"; did you mean `{ip_network(text, strict=False)}`?"
+            hint = f"; did you mean `{ip_network(text.partition('%')[0], strict=False)}`?"
         except ValueError:
             hint = "; wanted an address or a prefix such as `10.20.0.0/16`"
         raise AddressError(f"`{text}` is not a network{hint}") from None

@@ -9,9 +9,11 @@ name them whole. So every set of services is a set of integer intervals, and its
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from itertools import pairwise
 
 from cellwall.traffic.errors import CellwallError
 
@@ -77,11 +79,15 @@ class Span:
             yield protocol, low, high
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PortSet:
     """A set of points: sorted, disjoint spans that do not touch. Equal sets are equal values."""
 
     spans: tuple[Span, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(later.first <= earlier.last + 1 for earlier, later in pairwise(self.spans)):
+            raise ServiceError("spans of ports overlap, touch or are out of order; wanted `PortSet.of`")
 
     @staticmethod
     def of(spans: Iterable[Span]) -> PortSet:
@@ -94,12 +100,9 @@ class PortSet:
                 merged.append((span.first, span.last))
         return PortSet(tuple(Span(first, last) for first, last in merged))
 
-    @cached_property
-    def _firsts(self) -> tuple[int, ...]:
-        return tuple(span.first for span in self.spans)
-
     def __contains__(self, at: int) -> bool:
-        return any(span.first <= at <= span.last for span in self.spans)
+        index = bisect_right(self.spans, at, key=lambda span: span.first) - 1
+        return index >= 0 and at <= self.spans[index].last
 
     def __bool__(self) -> bool:
         return bool(self.spans)
@@ -108,26 +111,24 @@ class PortSet:
         return PortSet.of(self.spans + other.spans)
 
     def __and__(self, other: PortSet) -> PortSet:
-        return PortSet.of(
-            Span(max(a.first, b.first), min(a.last, b.last))
-            for a in self.spans
-            for b in other.spans
-            if a.first <= b.last and b.first <= a.last
-        )
+        return self - (EVERYTHING - other)
 
     def __sub__(self, other: PortSet) -> PortSet:
         kept: list[Span] = []
+        at = 0
         for span in self.spans:
             first = span.first
-            for cut in other.spans:
-                if cut.last < first or cut.first > span.last:
-                    continue
+            while at < len(other.spans) and other.spans[at].first <= span.last:
+                cut = other.spans[at]
                 if cut.first > first:
                     kept.append(Span(first, cut.first - 1))
-                first = cut.last + 1
+                first = max(first, cut.last + 1)
+                if cut.last > span.last:
+                    break  # it cuts the next span too
+                at += 1
             if first <= span.last:
                 kept.append(Span(first, span.last))
-        return PortSet.of(kept)
+        return PortSet(tuple(kept))
 
     def size(self) -> int:
         """Count the points."""
@@ -149,17 +150,36 @@ def _write(span: Span) -> str:
         name = PROTOCOL_NAMES.get(protocol, str(protocol))
         if (low, high) == (0, 0xFFFF):
             parts.append(name)
-        elif protocol in ICMPS and low & 0xFF == 0 and high & 0xFF == 0xFF:
-            low, high = low >> 8, high >> 8
-            parts.append(f"{name}/{low}" if low == high else f"{name}/{low}-{high}")
-        elif protocol in ICMPS and low == high:
-            parts.append(f"{name}/{low >> 8}/{low & 0xFF}")
+        elif protocol in ICMPS:
+            for types, codes in icmp_blocks(low, high):
+                parts.append(f"{name}/{_spell(types)}" + ("" if codes == (0, 0xFF) else f"/{_spell(codes)}"))
         else:
-            parts.append(f"{name}/{low}" if low == high else f"{name}/{low}-{high}")
+            parts.append(f"{name}/{_spell((low, high))}")
     return ", ".join(parts)
 
 
-_PROTOCOL = re.compile(r"[a-z][a-z0-9]*|\d{1,3}")
+def _spell(ends: tuple[int, int]) -> str:
+    return str(ends[0]) if ends[0] == ends[1] else f"{ends[0]}-{ends[1]}"
+
+
+def icmp_blocks(low: int, high: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Cut the ports `low` to `high` of ICMP into blocks: first and last type, first and last code."""
+    first, last = low >> 8, high >> 8
+    if first == last:
+        yield (first, last), (low & 0xFF, high & 0xFF)
+        return
+    if low & 0xFF:
+        yield (first, first), (low & 0xFF, 0xFF)
+        first += 1
+    whole = last if high & 0xFF == 0xFF else last - 1
+    if first <= whole:
+        yield (first, whole), (0, 0xFF)
+    if whole < last:
+        yield (last, last), (0, high & 0xFF)
+
+
+_PROTOCOL = re.compile(r"[a-z][a-z0-9]*|[0-9]{1,3}")
+_NUMBERS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 @lru_cache(maxsize=4096)
@@ -196,10 +216,10 @@ def parse_ports(text: str) -> PortSet:
 
 
 def _range(text: str, most: int, whole: str) -> tuple[int, int]:
-    first, dash, last = text.partition("-")
-    if not (first.isdecimal() and first.isascii() and (not dash or (last.isdecimal() and last.isascii()))):
+    found = _NUMBERS.fullmatch(text)
+    if found is None:
         raise ServiceError(f"`{whole}`: `{text}` is not a number or a range such as `8000-8100`")
-    low, high = int(first), int(last) if dash else int(first)
+    low, high = int(found[1]), int(found[2] or found[1])
     if high > most:
         raise ServiceError(f"`{whole}`: `{high}` is over {most}")
     if low > high:

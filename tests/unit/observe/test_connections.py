@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -14,7 +15,7 @@ from cellwall.clients import KernelError, attribute, be32, be64, nested
 from cellwall.observe import Connection, Ends, Socket, State, Status, open_connections, swapped
 from cellwall.observe.connections import parse_connection, parse_ends, write_ends
 from cellwall.observe.conntrack import parse_events
-from cellwall.traffic import ICMP, ICMPV6, TCP, UDP
+from cellwall.traffic import ICMP, ICMPV6, SCTP, TCP, UDP
 
 HERE, THERE = IPv4Address("10.0.0.1").packed, IPv4Address("10.0.0.2").packed
 HERE6, THERE6 = IPv6Address("fd00::1").packed, IPv6Address("fd00::2").packed
@@ -115,6 +116,7 @@ def test_both_ends_of_a_local_connection_are_one() -> None:
 
 def test_connections_that_are_being_opened_or_closed_are_left_to_the_kernel() -> None:
     assert open_connections([connected(HERE, 1, THERE, 2, State.SYN_SENT)], []) == frozenset()
+    assert open_connections([replace(connected(HERE, 1, THERE, 2), protocol=SCTP)], []) == frozenset()
 
 
 def test_a_listener_on_another_address_or_family_does_not_count() -> None:

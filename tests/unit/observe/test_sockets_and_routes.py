@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellwall.clients import KernelError, Message, attribute
+from cellwall.clients import KernelError, Message, attribute, unit_of_process
 from cellwall.observe import DefaultRoute, HostAddress, State, unit_of_path, unmapped, unpack_address
-from cellwall.observe.cgroups import unit_of_process
 from cellwall.observe.host import parse_os_release
 from cellwall.observe.processes import parse_users
 from cellwall.observe.routes import (

@@ -17,14 +17,15 @@ from cellwall.enforce.nft.element import Add, Branch, Delete, Element, ElementCh
 from cellwall.enforce.nft.elements import change, describe, dump, open_link, table_exists
 from cellwall.enforce.nft.keys import SEEN_SETS, decode_seen, encode
 from cellwall.enforce.nft.program import TABLE, Data, Goto, Key, Program
-from cellwall.enforce.nft.render import MISS, Local, Unit, render
-from cellwall.enforce.nft.script import Held as Names
-from cellwall.enforce.nft.script import element_changes, only_elements, transaction
+from cellwall.enforce.nft.render import Local, Unit, render
+from cellwall.enforce.nft.script import scripts
+from cellwall.enforce.nft.steps import Names, Steps, plan_steps
 from cellwall.enforce.point import Drift, Held, Leave, Receipt, Refused, Seen, digest_of
 from cellwall.flows import Side
 from cellwall.policy import Mode
 
 _ABOUT = re.compile(r"cellwall revision (\d+) mode (\w+) digest (\w*) workload (\S+)")
+_RULE_COMMENT = re.compile(r"(?:(?:allow|deny|wall|lifeline) (\S+)|no rule matches)")
 _SYSTEM_CGROUPS = Path("/sys/fs/cgroup")
 NFT_TIMEOUT_S = 120
 
@@ -50,29 +51,53 @@ class NftPoint:
 
     def prepare(self, ruleset: Ruleset, members: Members) -> None:
         """Have nft check the change without making it. Raises `Refused`."""
-        program = render(ruleset, members, self._local(ruleset), digest_of(ruleset))
-        _nft(["-c", "-f", "-"], transaction(self._program or self._names(), program))
+        steps = self._plan(render(ruleset, members, self._local(ruleset), digest_of(ruleset)))
+        # The steps build on each other, and a check leaves nothing behind: check them as one.
+        _nft(["-c", "-f", "-"], "".join(scripts(steps)))
 
     def apply(self, ruleset: Ruleset, members: Members) -> Receipt:
-        """Make the table hold exactly this, in one transaction. Raises `Refused`; then the kernel is as it was."""
+        """Make the table hold exactly this. Raises `Refused`; then packets meet what they met before.
+
+        Three transactions (see `steps.py`); the second alone changes what happens to packets.
+        """
         local = self._local(ruleset)
         digest = digest_of(ruleset)
-        program = render(ruleset, members, local, digest)
         if self._program is not None and not table_exists(TABLE, link=self._link):
             self.forget()
-        held = self._program
-        if held is not None and held == program:
-            return Receipt(digest, "none")
-        if held is not None and only_elements(held, program):
-            how = "elements"
-            self._change_elements(held, program)
-        else:
+        steps = self._plan(render(ruleset, members, local, digest))
+        build, switch, sweep = scripts(steps)
+        if steps.switches:
             how = "refill"
-            _nft(["-f", "-"], transaction(held or self._names(), program))
-            self._text = self._listing()
-        self._program = program
+            try:
+                self._in_turn(build, switch)
+            except Refused:
+                # What was built and is not used goes with the next change that knows of it.
+                self.forget()
+                raise
+            if sweep:
+                _nft(["-f", "-"], sweep)
+        else:
+            changes: list[ElementChange] = []
+            for name, keys in steps.gone.items():
+                changes += [Delete(name, encode(steps.program.shapes[name], key)[0]) for key in keys]
+            for name, come in steps.come.items():
+                shape = steps.program.shapes[name]
+                changes += [Add(name, encode(shape, key)[0], _netlink(data)) for key, data in come]
+            how = "elements" if changes else "none"
+            self._send(changes)
+        self._program = steps.program
         self._applied = ruleset, dict(members), local
+        if how == "refill":
+            self._text = self._listing()
         return Receipt(digest, how)
+
+    def _in_turn(self, *transactions: str) -> None:
+        for script in transactions:
+            if script:
+                _nft(["-f", "-"], script)
+
+    def _plan(self, wanted: Program) -> Steps:
+        return plan_steps(self._program if self._program is not None else self._names(), wanted)
 
     def apply_members(self, added: Mapping[bytes, int], removed: Iterable[bytes]) -> None:
         """Change who is where by element. Raises `Refused`; then the kernel is as it was."""
@@ -82,14 +107,15 @@ class NftPoint:
         gone = [packed for packed in removed if packed in members and packed not in added]
         moved = [packed for packed, number in added.items() if members.get(packed, number) != number]
         come = {packed: number for packed, number in added.items() if members.get(packed) != number}
-        changes: list[ElementChange] = [Delete(_peer_map(packed), packed) for packed in (*gone, *moved)]
-        changes += [Add(_peer_map(packed), packed, number) for packed, number in come.items()]
+        place = program.names
+        changes: list[ElementChange] = [Delete(place[_peer_map(packed)], packed) for packed in (*gone, *moved)]
+        changes += [Add(place[_peer_map(packed)], packed, number) for packed, number in come.items()]
         self._send(changes)
         for packed in (*gone, *moved):
             members.pop(packed, None)
         members.update(come)
         for name in ("peer4", "peer6"):
-            elements = program.elements[name]
+            elements = program.elements[place[name]]
             assert isinstance(elements, dict)
             for packed in gone:
                 if _peer_map(packed) == name:
@@ -111,15 +137,6 @@ class NftPoint:
         """Forget what was applied: the next `apply` writes everything again, whatever the table holds."""
         self._program = None
         self._text = ""
-
-    def _change_elements(self, held: Program, program: Program) -> None:
-        changes: list[ElementChange] = []
-        for name, shape in program.shapes.items():
-            if shape.data:
-                gone, come = element_changes(held.elements[name], program.elements[name])
-                changes += [Delete(name, encode(shape, key)[0]) for key in gone]
-                changes += [Add(name, encode(shape, key)[0], _netlink(data)) for key, data in come]
-        self._send(changes)
 
     def _send(self, changes: list[ElementChange]) -> None:
         if not changes:
@@ -211,7 +228,9 @@ class NftPoint:
 
     def holds(self, side: Side, peer: bytes) -> str:
         """Write what the kernel holds of a peer (packed address) and how it decides, for a person."""
-        element = next((e for e in self._dump(_peer_map(peer)) if e.key == peer), None)
+        name = _peer_map(peer)
+        place = self._program.names[name] if self._program else name
+        element = next((e for e in self._dump(place) if e.key == peer), None)
         known = f"class {element.data:#010x}" if element and isinstance(element.data, int) else "no class"
         held = self.read_back()
         return f"{known}, {side}, {held}"
@@ -268,11 +287,9 @@ class NftPoint:
             if kind != "rule":
                 continue
             counter = next((part["counter"] for part in one["expr"] if "counter" in part), None)
-            action, _, rule = one["chain"].partition("_")
-            if one["chain"] == MISS:
-                rule = "default"
-            if counter and (rule == "default" or action in {"allow", "deny", "wall", "lifeline"}):
-                found[rule] = counter["packets"], counter["bytes"]
+            named = _RULE_COMMENT.match(one.get("comment", ""))
+            if counter and named:
+                found[named[1] or "default"] = counter["packets"], counter["bytes"]
         return found
 
     # --- the end ---

@@ -92,7 +92,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class New:
-    """Match the first packets of a connection: nothing came back yet."""
+    """Match packets of connections in which nothing came back yet, and those that conntrack cannot place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +247,12 @@ class Chain:
 class Program:
     """What the table holds. Maps of packets' making (`data` empty) have no elements here.
 
-    `cgroups` gives the path, below /sys/fs/cgroup, of each control group that is a key.
+    `cgroups` gives the path, below /sys/fs/cgroup, of each control group that is a key. `names` is for a program as
+    the table holds it: by the name that `render` gives a map or chain, the name that it has there.
     """
 
     shapes: dict[str, MapShape] = field(default_factory=dict[str, MapShape])
     elements: dict[str, Mapping[Key, Data]] = field(default_factory=dict[str, Mapping[Key, Data]])
     chains: dict[str, Chain] = field(default_factory=dict[str, Chain])
     cgroups: dict[int, str] = field(default_factory=dict[int, str])
+    names: dict[str, str] = field(default_factory=dict[str, str])

@@ -50,7 +50,7 @@ from cellwall.enforce.nft.program import (
 )
 from cellwall.flows import Side
 from cellwall.policy import Action, Mode
-from cellwall.traffic import ICMP, ICMPS, ICMPV6, PORTED, Address
+from cellwall.traffic import ICMP, ICMPS, ICMPV6, PORTED, Address, icmp_blocks
 
 ALLOWED, DENIED, WOULD_DENY = 1 << 30, 2 << 30, 3 << 30
 """The upper two bits of the mark with which a tuple is counted; below them, 28 bits of the rule's number."""
@@ -465,28 +465,12 @@ def _unlike(spans: list[Piece], follows: list[Piece]) -> Iterable[Piece]:
 def _ports(protocol: int, low: int, high: int, entry: Entry | None) -> Iterable[Cell]:
     if protocol in ICMPS:
         tier = "icmp4" if protocol == ICMP else "icmp6"
-        for types, codes in _rectangles(low, high):
+        for types, codes in icmp_blocks(low, high):
             yield Cell(tier, (types, codes), entry)
     elif low == high:
         yield Cell("port", ((protocol, protocol), (low, low)), entry)
     else:
         yield Cell("range", ((protocol, protocol), (low, high)), entry)
-
-
-def _rectangles(low: int, high: int) -> Iterable[tuple[Range_, Range_]]:
-    """Cut `low` to `high` (type times 256 plus code) into rectangles of types and codes."""
-    first, last = low >> 8, high >> 8
-    if first == last:
-        yield (first, last), (low & 0xFF, high & 0xFF)
-        return
-    if low & 0xFF:
-        yield (first, first), (low & 0xFF, 0xFF)
-        first += 1
-    if high & 0xFF != 0xFF:
-        yield (last, last), (0, high & 0xFF)
-        last -= 1
-    if first <= last:
-        yield (first, last), (0, 0xFF)
 
 
 def _spans(spans: Iterable[Range_]) -> Iterable[tuple[Statement, ...]]:

@@ -1,9 +1,8 @@
-"""A program as one nft(8) transaction: from what the table holds to what it is to hold."""
+"""Programs and changes as nft(8) text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
@@ -39,107 +38,65 @@ from cellwall.enforce.nft.program import (
     Statement,
     Version,
 )
+from cellwall.enforce.nft.steps import Names, Steps, plan_steps
 
 LOG_GROUP = 5
 MOST_COMMENT = 127
 ELEMENTS_A_LINE = 2000
-REFILL_SHARE = 0.5
-"""From this share of changed elements on, a map is flushed and refilled in the same transaction."""
 
 
-@dataclass(frozen=True)
-class Held:
-    """Names of what the table holds where the content is not known, after a restart."""
-
-    maps: Mapping[str, bool]
-    """By name, whether it is a map that we fill (and not a set that packets fill)."""
-    chains: frozenset[str]
+def transaction(held: Program | Names | None, wanted: Program) -> str:
+    """Write the whole change from `held` to `wanted`, its transactions one after the other, for a person to read."""
+    parts = scripts(plan_steps(held, wanted))
+    return "".join(f"# {name}\n{text}" for name, text in zip(("build", "switch", "sweep"), parts, strict=True) if text)
 
 
-def transaction(held: Program | Held | None, wanted: Program) -> str:
-    """Write the change from `held` to `wanted`: all of it or none, and never a moment without a table.
-
-    None is no table. What is held but not wanted goes last; what packets filled stays.
-    """
-    out: list[str] = [f"add table inet {TABLE}"]
-    if held is None:
-        held = Program()
-    known = held if isinstance(held, Program) else None
-    old_maps = set(known.shapes) if known else set(held.maps)  # type: ignore[union-attr]
-    old_chains = set(held.chains)
-
-    for name, shape in wanted.shapes.items():
-        if name not in old_maps:
-            out.append(_declare(shape))
-    for name, chain in wanted.chains.items():
-        if known is not None and known.chains.get(name) == chain:
-            continue
-        out.append(_declare_chain(name, chain))
-        if name in old_chains:
-            out.append(f"flush chain inet {TABLE} {name}")
-    out.extend(f"flush chain inet {TABLE} {name}" for name in sorted(old_chains - set(wanted.chains)))
-    for name, shape in wanted.shapes.items():
-        if shape.data:
-            before = known.elements.get(name) if known is not None else None
-            after = wanted.elements[name]
-            out.extend(_fill(shape, before, after, wanted.cgroups, fresh=name not in old_maps))
-    stale = [(name, "map" if _is_map(held, name) else "set") for name in sorted(old_maps - set(wanted.shapes))]
-    out.extend(f"flush {kind} inet {TABLE} {name}" for name, kind in stale)
-    for name, chain in wanted.chains.items():
-        if known is None or known.chains.get(name) != chain:
-            out.extend(f"add rule inet {TABLE} {name} {write_line(line)}" for line in chain.lines)
-    out.extend(f"delete chain inet {TABLE} {name}" for name in sorted(old_chains - set(wanted.chains)))
-    out.extend(f"delete {kind} inet {TABLE} {name}" for name, kind in stale)
-    return "\n".join(out) + "\n"
+def scripts(steps: Steps) -> tuple[str, str, str]:
+    """Write the three steps, each as one transaction; an empty text where there is nothing to do."""
+    return build_script(steps), switch_script(steps), sweep_script(steps)
 
 
-def _is_map(held: Program | Held, name: str) -> bool:
-    return bool(held.shapes[name].data) if isinstance(held, Program) else held.maps[name]
+def build_script(steps: Steps) -> str:
+    """Write what is to stand beside what is there."""
+    program = steps.program
+    out = [_declare(shape) for shape in steps.new_maps]
+    out += [f"add chain inet {TABLE} {name}" for name in steps.new_chains]
+    for name, elements in steps.come.items():
+        out.extend(_elements("add", program.shapes[name], elements, program.cgroups))
+    for name in steps.new_chains:
+        out.extend(_rules(name, program.chains[name]))
+    return _join([f"add table inet {TABLE}", *out] if out else [])
 
 
-def only_elements(held: Program, wanted: Program) -> bool:
-    """Say whether nothing but elements of hash maps differs: then netlink is the quicker way."""
-    if held.shapes != wanted.shapes or held.chains != wanted.chains:
-        return False
-    return all(
-        held.elements[name] == wanted.elements[name]
-        for name, shape in wanted.shapes.items()
-        if shape.interval and shape.data
-    )
+def switch_script(steps: Steps) -> str:
+    """Write the base chains anew, so that packets are led to what was built."""
+    out: list[str] = []
+    for name in steps.rewritten:
+        chain = steps.program.chains[name]
+        out += [_declare_chain(name, chain), f"flush chain inet {TABLE} {name}", *_rules(name, chain)]
+    return _join([f"add table inet {TABLE}", *out] if out else [])
 
 
-def element_changes(before: Mapping[Key, Data], after: Mapping[Key, Data]) -> tuple[list[Key], list[tuple[Key, Data]]]:
-    """Give what to delete and then what to add; an element whose data changes is in both."""
-    gone = [key for key, data in before.items() if after.get(key) != data]
-    come = [(key, data) for key, data in after.items() if before.get(key) != data]
-    return gone, come
+def sweep_script(steps: Steps) -> str:
+    """Write what goes away."""
+    out: list[str] = []
+    for name, keys in steps.gone.items():
+        shape = steps.program.shapes[name]
+        out.extend(_elements("delete", shape, ((key, None) for key in keys), steps.program.cgroups))
+    out += [f"flush chain inet {TABLE} {name}" for name in steps.old_chains]
+    kinds = [("map" if is_map else "set", name) for name, is_map in steps.old_maps.items()]
+    out += [f"flush {kind} inet {TABLE} {name}" for kind, name in kinds]
+    out += [f"delete chain inet {TABLE} {name}" for name in steps.old_chains]
+    out += [f"delete {kind} inet {TABLE} {name}" for kind, name in kinds]
+    return _join(out)
 
 
-def _fill(
-    shape: MapShape,
-    before: Mapping[Key, Data] | None,
-    after: Mapping[Key, Data],
-    cgroups: Mapping[int, str],
-    *,
-    fresh: bool,
-) -> Iterable[str]:
-    name = f"inet {TABLE} {shape.name}"
-    if fresh or before is None:
-        if not fresh:
-            yield f"flush map {name}"
-        yield from _elements("add", shape, after.items(), cgroups)
-        return
-    gone, come = element_changes(before, after)
-    if not gone and not come:
-        return
-    # nft 1.0.6 reads a whole interval map back before it changes one element of it.
-    # A control group that is gone has no path by which nft could name it.
-    if shape.interval or Kind.CGROUP in shape.key or len(gone) > REFILL_SHARE * len(before):
-        yield f"flush map {name}"
-        yield from _elements("add", shape, after.items(), cgroups)
-        return
-    yield from _elements("delete", shape, ((key, None) for key in gone), cgroups)
-    yield from _elements("add", shape, come, cgroups)
+def _rules(name: str, chain: Chain) -> Iterable[str]:
+    return (f"add rule inet {TABLE} {name} {write_line(line)}" for line in chain.lines)
+
+
+def _join(lines: list[str]) -> str:
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def _elements(
@@ -221,7 +178,7 @@ def write(statement: Statement) -> str:
         case Reply():
             return "ct direction reply ct state established,related"
         case New():
-            return "ct state new"
+            return "ct state invalid,new,untracked"
         case Known():
             return "ct state established"
         case Midstream():

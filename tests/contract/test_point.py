@@ -1,0 +1,210 @@
+"""What every enforcement point promises, kept by the kernel's table and by the one in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from tests.kernel.namespaces import missing
+from tests.kernel.wire import bridge, hear, listen, send
+
+from cellwall.compile import Compiled, Point, compile_fleet
+from cellwall.enforce import FakePoint, Leave, NftPoint, Refused
+from cellwall.enforce import Point as EnforcementPoint
+from cellwall.enforce.nft.fake import Packet
+from cellwall.flows import Outcome
+from cellwall.inventory import Fleet, Workload
+from cellwall.labels import Labels
+from cellwall.policy import Mode, parse_policy
+
+WEB, DB = ip_address("10.0.0.1"), ip_address("10.0.0.2")
+POLICY = """
+rules:
+  - {id: web-to-db, allow: tcp/5432, from: role=web, to: role=db}
+  - {id: wall, wall: tcp/445, from: any, to: any}
+  - {id: never, deny: tcp/23, from: any, to: any}
+modes: [{where: "", mode: %s}]
+"""
+
+
+def compiled(mode: str = "enforce", extra: str = "") -> Compiled:
+    """The policy above in a mode, with more rules, over a web server and a database."""
+    text = POLICY % mode
+    policy = parse_policy([("p.yaml", text.replace("modes:", f"{extra}modes:"))])
+    workloads = (
+        Workload("web", Labels({"role": "web"}), (WEB,)),
+        Workload("db", Labels({"role": "db"}), (DB,)),
+    )
+    return compile_fleet(policy, Fleet(workloads), 7, 0.0)
+
+
+def database(mode: str = "enforce", extra: str = "") -> Point:
+    """What the database's point is to hold."""
+    return compiled(mode, extra).points["db"]
+
+
+class Stand:
+    """A point, and a way to send a packet from the web server to the database past it."""
+
+    def __init__(self, point: EnforcementPoint, arrive: Callable[[int], bool]) -> None:
+        self.point = point
+        self.arrive = arrive
+
+
+@pytest.fixture(params=["kernel", "memory"])
+def stand(request: pytest.FixtureRequest) -> Generator[Stand]:
+    if request.param == "memory":
+        fake = FakePoint()
+        yield Stand(fake, lambda port: fake.pass_packet("input", Packet(WEB, DB, 6, port)))
+        return
+    if missing():
+        pytest.skip(missing())
+    with bridge([(WEB,), (DB,)]) as (web, db):
+        listen(db, {6})
+        numbers = iter(range(1, 10_000))
+
+        def arrive(port: int) -> bool:
+            number = next(numbers)
+            assert send(web, WEB, DB, 6, port, number)
+            return number in hear(db)
+
+        with db.space.inside():
+            point = NftPoint()
+            yield Stand(point, arrive)
+            point.close()
+
+
+def test_an_applied_ruleset_is_in_force_and_is_read_back(stand: Stand) -> None:
+    assert stand.point.read_back() is None
+    assert stand.arrive(80)
+    wanted = database()
+    assert stand.point.apply(wanted.ruleset, wanted.members).change == "refill"
+    assert [stand.arrive(port) for port in (5432, 80, 445, 23)] == [True, False, False, False]
+    held = stand.point.read_back()
+    assert held is not None
+    assert (held.revision, held.mode, held.workload) == (7, Mode.ENFORCE, "db")
+    assert stand.point.verify() == ()
+
+
+@pytest.mark.parametrize(
+    ("mode", "passes"), [("observe", [True, True, True, True]), ("guard", [True, True, False, False])]
+)
+def test_a_mode_denies_no_more_than_it_says(stand: Stand, mode: str, passes: list[bool]) -> None:
+    wanted = database(mode)
+    stand.point.apply(wanted.ruleset, wanted.members)
+    assert [stand.arrive(port) for port in (5432, 80, 445, 23)] == passes
+
+
+def test_a_second_apply_changes_nothing(stand: Stand) -> None:
+    wanted = database()
+    stand.point.apply(wanted.ruleset, wanted.members)
+    stand.arrive(5432)
+    before = stand.point.counters()
+    assert stand.point.apply(wanted.ruleset, wanted.members).change == "none"
+    assert stand.point.counters() == before
+
+
+def test_apply_then_revert_restores_the_verdicts(stand: Stand) -> None:
+    first, second = database(), database(extra="  - {id: more, allow: tcp/80, from: any, to: role=db}\n")
+    stand.point.apply(first.ruleset, first.members)
+    stand.point.apply(second.ruleset, second.members)
+    assert stand.arrive(80)
+    stand.point.apply(first.ruleset, first.members)
+    assert not stand.arrive(80)
+    assert stand.arrive(5432)
+    assert stand.point.verify() == ()
+
+
+def test_members_come_and_go_by_element(stand: Stand) -> None:
+    wanted = database()
+    number = wanted.members[WEB.packed]
+    stand.point.apply(wanted.ruleset, {})
+    assert not stand.arrive(5432)
+    stand.point.apply_members({WEB.packed: number}, [])
+    assert stand.arrive(5432)
+    stand.point.apply_members({}, [WEB.packed])
+    assert not stand.arrive(5432)
+    assert stand.point.verify() == ()
+
+
+def test_members_before_any_ruleset_are_refused(stand: Stand) -> None:
+    with pytest.raises(Refused, match="before anything was applied"):
+        stand.point.apply_members({WEB.packed: 1}, [])
+
+
+def test_a_mover_changes_class(stand: Stand) -> None:
+    wanted = database()
+    stand.point.apply(wanted.ruleset, {**wanted.members, WEB.packed: 12345})
+    assert not stand.arrive(5432)
+    stand.point.apply_members({WEB.packed: wanted.members[WEB.packed]}, [])
+    assert stand.arrive(5432)
+
+
+def test_what_passes_and_what_does_not_is_counted_once(stand: Stand) -> None:
+    wanted = database()
+    stand.point.apply(wanted.ruleset, wanted.members)
+    stand.point.collect()
+    for port in (5432, 5432, 80):
+        stand.arrive(port)
+    numbers = {card.id: card.number for card in wanted.ruleset.rules}
+    seen = {(one.port, one.outcome, one.rule): one.count for one in stand.point.collect()}
+    assert seen == {(5432, Outcome.ALLOWED, numbers["web-to-db"]): 2, (80, Outcome.DENIED, 0): 1}
+    assert stand.point.collect() == ()
+
+
+def test_every_rule_and_the_default_have_a_counter(stand: Stand) -> None:
+    wanted = database()
+    stand.point.apply(wanted.ruleset, wanted.members)
+    stand.arrive(5432)
+    stand.arrive(80)
+    packets = {rule: count for rule, (count, _) in stand.point.counters().items()}
+    assert packets == {"web-to-db": 1, "wall": 0, "never": 0, "default": 1}
+
+
+def test_a_dry_run_changes_nothing(stand: Stand) -> None:
+    wanted = database()
+    stand.point.prepare(wanted.ruleset, wanted.members)
+    assert stand.point.read_back() is None
+    assert stand.arrive(80)
+
+
+@pytest.mark.parametrize(
+    ("leave", "passes"), [(Leave.KEEP, [True, False]), (Leave.OPEN, [True, True]), (Leave.CLOSE, [False, False])]
+)
+def test_leaving_keeps_opens_or_closes(stand: Stand, leave: Leave, passes: list[bool]) -> None:
+    wanted = database()
+    stand.point.apply(wanted.ruleset, wanted.members)
+    stand.point.remove(leave)
+    assert [stand.arrive(port) for port in (5432, 80)] == passes
+
+
+def test_a_refused_apply_leaves_the_point_as_it_was(stand: Stand) -> None:
+    if isinstance(stand.point, FakePoint):
+        pytest.skip("nothing in memory refuses")
+    wanted = database()
+    stand.point.apply(wanted.ruleset, wanted.members)
+    cards = tuple(replace(card, id=card.id + "{") for card in wanted.ruleset.rules)
+    with pytest.raises(Refused):
+        stand.point.apply(replace(wanted.ruleset, rules=cards), wanted.members)
+    assert [stand.arrive(port) for port in (5432, 80)] == [True, False]
+    stand.point.apply(wanted.ruleset, wanted.members)
+    assert stand.point.verify() == ()
+
+
+def test_a_point_without_memory_converges() -> None:
+    if missing():
+        pytest.skip(missing())
+    with bridge([(DB,)]) as (db,), db.space.inside():
+        first, second = database(), database("guard")
+        NftPoint().apply(first.ruleset, first.members)
+        again = NftPoint()
+        again.apply(second.ruleset, second.members)
+        fresh = again.listing()
+        again.apply(first.ruleset, first.members)
+        again.apply(second.ruleset, second.members)
+        assert again.verify() == ()
+        # Nothing piles up: as many chains and maps as after the first change.
+        assert again.listing().count("chain ") == fresh.count("chain ")
+        assert again.listing().count("map ") == fresh.count("map ")

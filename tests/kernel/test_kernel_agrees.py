@@ -1,0 +1,185 @@
+"""The real kernel does with real packets what `decide` says: random policies and fleets, both families, all modes,
+both directions, local identities included; and it counts each with the right verdict and rule."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from pwd import getpwnam
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from tests.conftest import SOAK
+from tests.kernel.namespaces import needs_namespaces
+from tests.kernel.wire import Host, bridge, hear, listen, send
+from tests.property.worlds import OUTSIDE, UNITS, USERS, World, flows, worlds
+
+from cellwall.clients import Netlink
+from cellwall.compile import compile_fleet
+from cellwall.enforce import Leave, NftPoint, Seen
+from cellwall.flows import Outcome, Side
+from cellwall.observe import cgroup_mount, open_conntrack
+from cellwall.policy import Flow, Tier, decide_at
+
+pytestmark = needs_namespaces
+NOW = 1_800_000_000.0
+SIZE = 5
+PROTOCOLS = {1, 6, 17, 47, 58, 89, 132}
+PORTLESS = {47, 89}
+PACKETS = 60
+FLUSH = 1 << 8 | 2
+"""IPCTNL_MSG_CT_DELETE of ctnetlink, which without a tuple means all."""
+
+
+@contextmanager
+def units() -> Generator[Path | None]:
+    """Make the control groups that the policies name; None where the tree cannot be written."""
+    mount = cgroup_mount()
+    root = mount / "cellwall-agrees" if mount else None
+    try:
+        if root:
+            for unit in UNITS:
+                (root / unit).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        root = None
+    try:
+        yield root
+    finally:
+        if root:
+            for unit in UNITS:
+                (root / unit).rmdir()
+            root.rmdir()
+
+
+class Lab:
+    """The hosts w1 to w5 and the outside, each workload with a point; packets are numbered."""
+
+    def __init__(self, hosts: list[Host], root: Path | None) -> None:
+        self.root = root
+        self.by_address = {address: host for host in hosts for address in host.addresses}
+        self.hosts = hosts
+        self.points: dict[str, NftPoint] = {}
+        for index, host in enumerate(hosts[:-1], 1):
+            with host.space.inside():
+                self.points[f"w{index}"] = NftPoint(cgroup_mount(), root)
+        for host in hosts:
+            listen(host, PROTOCOLS)
+        self.number = random.SystemRandom().randrange(1 << 24)
+        self.tracking: list[Netlink] = []
+        for host in hosts:
+            with host.space.inside():
+                self.tracking.append(open_conntrack())
+
+    def forget(self) -> None:
+        """Empty the connection tables, so that no packet is the reply to one of an earlier example."""
+        for link in self.tracking:
+            link.ask(FLUSH, bytes(4), doing="cannot flush conntrack")
+
+    def send(self, flow: Flow) -> tuple[int, bool]:
+        """Send the first packet of a flow as its process would; its number, and whether it left."""
+        self.number += 1
+        identity = flow.source.identity
+        user = identity.user if identity.user in USERS else "root"
+        inside = self.root if self.root and flow.source.workload and identity.unit in UNITS else None
+        left = send(
+            self.by_address[flow.source.address], flow.source.address, flow.destination.address,
+            flow.protocol, flow.port, self.number,
+            uid=getpwnam(user or "root").pw_uid, cgroup=inside / identity.unit if inside and identity.unit else None,
+        )  # fmt: skip
+        return self.number, left
+
+
+@pytest.fixture(scope="module")
+def lab() -> Generator[Lab]:
+    inside = [(ip_address(f"10.0.0.{index}"), ip_address(f"fd00::{index}")) for index in range(1, SIZE + 1)]
+    with units() as root, bridge([*inside, tuple(OUTSIDE)]) as hosts:
+        yield Lab(hosts, root)
+
+
+@settings(
+    max_examples=500 if SOAK else 60,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(st.data(), worlds(rules=8, size=SIZE))
+def test_the_kernel_agrees_with_decide(lab: Lab, data: st.DataObject, world: World) -> None:
+    compiled = compile_fleet(world.policy, world.fleet, 1, NOW)
+    for name, kernel in lab.points.items():
+        with lab.by_address[ip_address(f"10.0.0.{name[1:]}")].space.inside():
+            point = compiled.points.get(name)
+            if point is None:
+                kernel.remove(Leave.OPEN)
+            else:
+                kernel.apply(point.ruleset, point.members)
+                kernel.collect()
+    lab.forget()
+    sent: dict[int, Flow] = {}
+    portless: set[tuple[object, ...]] = set()
+    wrong: list[str] = []
+    judged: dict[tuple[str, Side], dict[tuple[object, ...], set[tuple[Outcome, Outcome, str]]]] = {}
+    for _ in range(PACKETS):
+        flow = data.draw(flows(world.fleet))
+        if flow.source.workload is not None and flow.source.workload == flow.destination.workload:
+            continue
+        if flow.protocol in PORTLESS:
+            # Without ports the way back has the same tuple, and is a reply.
+            if (flow.destination.address, flow.source.address, flow.protocol) in portless:
+                continue
+            portless.add((flow.source.address, flow.destination.address, flow.protocol))
+        number, left = lab.send(flow)
+        verdicts = {
+            side: decide_at(side, world.policy, world.fleet, flow, NOW)
+            for side, end in ((Side.EGRESS, flow.source), (Side.INGRESS, flow.destination))
+            if end.agent
+        }
+        egress = verdicts.get(Side.EGRESS)
+        if left is not (egress is None or egress.outcome is Outcome.ALLOWED):
+            wrong.append(f"egress of {flow} {flow.source.identity}: left {left}, wanted {egress}")
+        if left:
+            sent[number] = flow
+        for side, verdict in verdicts.items():
+            end = flow.source if side is Side.EGRESS else flow.destination
+            built_in = verdict.tier is Tier.LIFELINE and verdict.because[0] not in world.policy.by_id
+            if end.workload is None or built_in or (side is Side.INGRESS and not left):
+                continue
+            key = (flow.source.address, flow.destination.address, flow.protocol, flow.port)
+            told = (verdict.outcome, verdict.would, verdict.because[0] if verdict.because else "")
+            judged.setdefault((end.workload, side), {}).setdefault(key, set()).add(told)
+    # At its own destination: an ICMP error or an echo carries the number of a packet back.
+    heard = {id(host): hear(host) for host in lab.hosts}
+    for number, flow in sent.items():
+        expected = True
+        if flow.destination.agent:
+            verdict = decide_at(Side.INGRESS, world.policy, world.fleet, flow, NOW)
+            expected = verdict.outcome is Outcome.ALLOWED
+        came = number in heard[id(lab.by_address[flow.destination.address])]
+        if came is not expected:
+            wrong.append(f"ingress of {flow}: heard {came}, wanted {expected}")
+    for name, kernel in lab.points.items():
+        if name not in compiled.points:
+            continue
+        rules = compiled.points[name].ruleset.rule_by_number
+        mine = world.fleet.by_name[name].addresses
+        with lab.by_address[mine[0]].space.inside():
+            counted = kernel.collect()
+        for side in Side:
+            wanted = judged.get((name, side), {})
+            found: dict[tuple[object, ...], set[tuple[Outcome, Outcome, str]]] = {}
+            for one in counted:
+                if (one.source in mine) is (side is Side.EGRESS):
+                    found.setdefault(_key(one), set()).add(
+                        (one.outcome, one.would, rules[one.rule].id if one.rule else "")
+                    )
+            for key, told in wanted.items():
+                if found.get(key) != told:
+                    wrong.append(f"{name} {side} counted {found.get(key)} for {key}, wanted {told}")
+    assert not wrong, "\n".join(wrong[:5]) + f"\n… {len(wrong)} in all\n{world.text}"
+
+
+def _key(one: Seen) -> tuple[object, ...]:
+    return one.source, one.destination, one.protocol, one.port

@@ -1,0 +1,118 @@
+"""A change between any two policies, under continuous traffic, drops no packet that both allow and passes none that
+both deny; and open connections feel a change at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from tests.conftest import SOAK
+from tests.kernel.namespaces import needs_namespaces
+from tests.kernel.test_kernel_agrees import NOW, PORTLESS, SIZE, Lab, units
+from tests.kernel.wire import bridge, hear
+from tests.property.worlds import OUTSIDE, documents, fleets, flows
+
+from cellwall.compile import Point, compile_fleet
+from cellwall.enforce import Leave
+from cellwall.inventory import Fleet
+from cellwall.policy import Decision, Flow, Outcome, Policy, decide, parse_policy
+
+pytestmark = needs_namespaces
+SWAPS = 8
+
+
+@pytest.fixture(scope="module")
+def lab() -> Generator[Lab]:
+    inside = [(ip_address(f"10.0.0.{index}"), ip_address(f"fd00::{index}")) for index in range(1, SIZE + 1)]
+    with units() as root, bridge([*inside, tuple(OUTSIDE)]) as hosts:
+        yield Lab(hosts, root)
+
+
+class Traffic(threading.Thread):
+    """Sends the first packets of flows over and over; remembers by number which flow, and whether it left."""
+
+    def __init__(self, lab: Lab, steady: list[Flow]) -> None:
+        super().__init__(daemon=True)
+        self._lab = lab
+        self._steady = steady
+        self.sent: dict[int, tuple[Flow, bool]] = {}
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.is_set():
+            for flow in self._steady:
+                number, left = self._lab.send(flow)
+                self.sent[number] = flow, left
+
+
+def apply(lab: Lab, points: dict[str, Point]) -> None:
+    """Have every point hold what `points` say, and those without an agent nothing."""
+    for name, kernel in lab.points.items():
+        with lab.by_address[ip_address(f"10.0.0.{name[1:]}")].space.inside():
+            if name in points:
+                kernel.apply(points[name].ruleset, points[name].members)
+            else:
+                kernel.remove(Leave.OPEN)
+
+
+def steady_fate(decisions: list[Decision]) -> bool | None:
+    """Whether a flow always passes, or never, at whatever moment each of the two points changes; None if neither.
+
+    The points of two hosts do not change in the same instant, so one of them must deny both before and after."""
+    if all(decision.outcome is Outcome.ALLOWED for decision in decisions):
+        return True
+    for verdicts in ([one.egress for one in decisions], [one.ingress for one in decisions]):
+        if all(verdict is not None and verdict.outcome is Outcome.DENIED for verdict in verdicts):
+            return False
+    return None
+
+
+@settings(
+    max_examples=60 if SOAK else 8,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(st.data(), documents(rules=8), documents(rules=8), fleets(size=SIZE))
+def test_a_change_drops_nothing_allowed_and_passes_nothing_denied(
+    lab: Lab, data: st.DataObject, one: str, other: str, fleet: Fleet
+) -> None:
+    policies: list[Policy] = [parse_policy([("policy.yaml", text)]) for text in (one, other)]
+    compiled = [compile_fleet(policy, fleet, number, NOW) for number, policy in enumerate(policies, 1)]
+    steady: dict[Flow, bool] = {}
+    for _ in range(60):
+        flow = data.draw(flows(fleet))
+        own = flow.source.workload is not None and flow.source.workload == flow.destination.workload
+        if own or flow.protocol in PORTLESS:
+            continue
+        fate = steady_fate([decide(policy, fleet, flow, NOW) for policy in policies])
+        if fate is not None and len(steady) < 24:
+            steady[flow] = fate
+    # Identities move the whole process between control groups while a socket is made: make all sockets first.
+    apply(lab, compiled[0].points)
+    lab.forget()
+    for flow in steady:
+        lab.send(flow)
+    for host in lab.hosts:
+        hear(host)
+    traffic = Traffic(lab, list(steady))
+    traffic.start()
+    heard: dict[int, set[int]] = {id(host): set() for host in lab.hosts}
+    for swap in range(SWAPS):
+        apply(lab, compiled[(swap + 1) % 2].points)
+        for host in lab.hosts:
+            heard[id(host)] |= hear(host)
+    traffic.ended.set()
+    traffic.join()
+    for host in lab.hosts:
+        heard[id(host)] |= hear(host)
+    wrong = [
+        f"{flow}: {'lost' if steady[flow] else 'came through'}"
+        for number, (flow, left) in traffic.sent.items()
+        if (left and number in heard[id(lab.by_address[flow.destination.address])]) is not steady[flow]
+    ]
+    assert not wrong, f"{len(wrong)} of {len(traffic.sent)}: {wrong[:5]}\n{one}\n{other}"
