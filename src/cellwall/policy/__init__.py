@@ -16,6 +16,7 @@ from cellwall.policy.errors import Place, PolicyError
 from cellwall.policy.lifelines import BUILT_IN, controller_channel
 from cellwall.policy.modes import Mode, ModeRule
 from cellwall.policy.parse import parse_policy
+from cellwall.policy.schema import document_schema
 from cellwall.policy.types import (
     BOTH_SIDES,
     NOBODY,
@@ -63,6 +64,7 @@ __all__ = [
     "controller_channel",
     "decide",
     "decide_at",
+    "document_schema",
     "endpoint",
     "matches",
     "parse_policy",
