@@ -66,13 +66,11 @@ class _Compiler:
     policy: Policy
     fleet: Fleet
     revision: int
-    spoken: tuple[Rule, ...]
+    doubtful: tuple[Rule, ...]
     rules: tuple[Rule, ...]
     atlas: Atlas
     numbers: dict[str, int]
-    sides: dict[tuple[Class, Side, Identity], tuple[Entry, ...]] = field(
-        default_factory=dict[tuple[Class, Side, Identity], tuple[Entry, ...]]
-    )
+    speaking: dict[Side, _Side] = field(default_factory=dict[Side, _Side])
     faces: dict[Class, tuple[Face, ...]] = field(default_factory=dict[Class, tuple[Face, ...]])
     carried: dict[frozenset[int], dict[bytes, int]] = field(default_factory=dict[frozenset[int], dict[bytes, int]])
     resolved: dict[tuple[int, ...], tuple[Resolved, ...]] = field(
@@ -84,12 +82,35 @@ class _Compiler:
     def _near(self, who: Who, local: Class, persona: Identity) -> bool:
         return local.matches(who) and (not who.identity or who.identity.covers(persona))
 
+    def _speaking(self, side: Side) -> _Side:
+        """Give the rules whose own end at `side` may be anyone, and those that name a class, whoever asks there."""
+        known = self.speaking.get(side)
+        if known is None:
+            everyone: list[int] = []
+            classes: defaultdict[int, list[int]] = defaultdict(list)
+            for index, rule in enumerate(self.rules):
+                if side not in rule.sides:
+                    continue
+                near = [
+                    who
+                    for who in (rule.source if side is Side.EGRESS else rule.destination)
+                    if not _inexpressible(who, side)
+                ]
+                if any(who.selector is None and who.network is None for who in near):
+                    everyone.append(index)
+                    continue
+                for number in frozenset[int]().union(*map(self.atlas.matching, near)):
+                    classes[number].append(index)
+            known = self.speaking[side] = _Side(tuple(everyone), {n: tuple(indexes) for n, indexes in classes.items()})
+        return known
+
     def _rules_at(self, local: Class, side: Side, persona: Identity) -> _Side:
         everyone: list[int] = []
         classes: defaultdict[int, list[int]] = defaultdict(list)
-        for index, rule in enumerate(self.rules):
-            if side not in rule.sides:
-                continue
+        speaking = self._speaking(side)
+        named = speaking.classes.get(self.atlas.numbers.get(local, EVERYONE), ())
+        for index in sorted((*speaking.everyone, *named)):
+            rule = self.rules[index]
             near, far = (rule.source, rule.destination) if side is Side.EGRESS else (rule.destination, rule.source)
             if not any(self._near(who, local, persona) for who in near if not _inexpressible(who, side)):
                 continue
@@ -123,9 +144,6 @@ class _Compiler:
         return found
 
     def entries(self, local: Class, side: Side, persona: Identity) -> tuple[Entry, ...]:
-        known = self.sides.get((local, side, persona))
-        if known is not None:
-            return known
         at = self._rules_at(local, side, persona)
         common = self._resolve(at.everyone)
         entries = [self._entry(EVERYONE, one) for one in common]
@@ -135,9 +153,7 @@ class _Compiler:
                 whole = self._resolve(tuple(sorted((*at.everyone, *indexes))))
                 differences[indexes] = difference(whole, common)
             entries.extend(self._entry(number, one) for one in differences[indexes])
-        result = tuple(sorted(entries))
-        self.sides[local, side, persona] = result
-        return result
+        return tuple(sorted(entries))
 
     def _entry(self, peer: int, one: Resolved) -> Entry:
         return Entry(peer, one.first, one.last, one.action, tuple(self.numbers[rule] for rule in one.rules))
@@ -229,8 +245,11 @@ class _Compiler:
             addresses = [
                 address
                 for other in self.fleet.workloads
-                if other is not workload and any(_holds(who, other) for who in test.destination)
                 for address in other.addresses
+                if other is not workload
+                and any(
+                    _holds(who, other) and (who.network is None or address in who.network) for who in test.destination
+                )
             ]
             if addresses:
                 found.append(Canary(test.id, tuple(addresses[:MOST_CANARY_ADDRESSES]), port))
@@ -239,7 +258,7 @@ class _Compiler:
     def _misfits(self, workload: Workload) -> tuple[Misfit, ...]:
         """What this point cannot express of rules that speak of its workload."""
         found: list[Misfit] = []
-        for rule in self.spoken:
+        for rule in self.doubtful:
             for side, near in ((Side.EGRESS, rule.source), (Side.INGRESS, rule.destination)):
                 mine = [who for who in near if _holds(who, workload)]
                 if mine and rule.refused:
@@ -261,6 +280,12 @@ def _inexpressible(who: Who, side: Side) -> str:
     if who.identity.exe is not None:
         return "the host point cannot tell programs by path; use `user` or `unit`"
     return ""
+
+
+def _partly_inexpressible(rule: Rule) -> bool:
+    return any(_inexpressible(who, Side.EGRESS) for who in rule.source) or any(
+        _inexpressible(who, Side.INGRESS) for who in rule.destination
+    )
 
 
 def _holds(who: Who, workload: Workload) -> bool:
@@ -306,7 +331,8 @@ def compile_fleet(policy: Policy, fleet: Fleet, revision: int, now: float) -> Co
     """Say what every point of `fleet` is to hold for `policy` at `now` (seconds since the epoch, UTC)."""
     rules = rules_in_force(policy, now)
     atlas = build_atlas(policy, rules, fleet)
-    compiler = _Compiler(policy, fleet, revision, _spoken(policy, now), rules, atlas, rule_numbers(policy))
+    doubtful = tuple(rule for rule in _spoken(policy, now) if rule.refused or _partly_inexpressible(rule))
+    compiler = _Compiler(policy, fleet, revision, doubtful, rules, atlas, rule_numbers(policy))
     points = {workload.name: compiler.point(workload) for workload in fleet.workloads if workload.agent}
     return Compiled(points, atlas)
 

@@ -6,15 +6,19 @@ from bisect import bisect_right
 from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import TypeVar
 
 from cellwall.compile.ruleset import EVERYONE, ClassCard, NetworkSpan
 from cellwall.inventory import Fleet
-from cellwall.labels import Labels, Selector
+from cellwall.labels import Labels, Operator, Selector
 from cellwall.policy import AddressBook, Policy, Rule, Who
 from cellwall.traffic import Address
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +57,50 @@ class Atlas:
     addresses: dict[Address, int]
     members: dict[int, tuple[bytes, ...]]
     networks: tuple[NetworkSpan, ...]
-    by_who: dict[Who, frozenset[int]] = field(default_factory=dict[Who, frozenset[int]])
 
     def matching(self, who: Who) -> frozenset[int]:
-        """Give the classes that meet `who` (not `EVERYONE`); remembered, as rules repeat themselves."""
-        found = self.by_who.get(who)
-        if found is None:
-            found = frozenset(number for number, one in self.classes.items() if one.matches(who))
-            self.by_who[who] = found
-        return found
+        """Give the classes that meet `who` (not `EVERYONE`)."""
+        if who.selector is not None:
+            return self._by_selector.get(who.selector, frozenset())
+        return frozenset(self.classes) if who.network is None else self._by_network.get(who.network.name, frozenset())
+
+    @cached_property
+    def _by_selector(self) -> dict[Selector, frozenset[int]]:
+        return _inverted((selector, number) for number, one in self.classes.items() for selector in one.selectors)
+
+    @cached_property
+    def _by_network(self) -> dict[str, frozenset[int]]:
+        return _inverted((name, number) for number, one in self.classes.items() for name in one.networks)
 
     def card(self, number: int) -> ClassCard:
         """Give a class in words."""
         return ClassCard(number, self.titles[number])
+
+
+def _inverted(pairs: Iterable[tuple[K, int]]) -> dict[K, frozenset[int]]:
+    found: defaultdict[K, set[int]] = defaultdict(set)
+    for key, number in pairs:
+        found[key].add(number)
+    return {key: frozenset(numbers) for key, numbers in found.items()}
+
+
+class _SelectorIndex:
+    """Finds, among many selectors, those that labels match, by a value that a selector asks for."""
+
+    def __init__(self, selectors: Iterable[Selector]) -> None:
+        self._asking: defaultdict[tuple[str, str], list[Selector]] = defaultdict(list)
+        self._others: list[Selector] = []
+        for selector in selectors:
+            asked = next((one for one in selector.requirements if one.operator is Operator.IN), None)
+            if asked is None:
+                self._others.append(selector)
+            else:
+                for value in asked.values:
+                    self._asking[asked.key, value].append(selector)
+
+    def matching(self, labels: Labels) -> frozenset[Selector]:
+        likely = (selector for pair in labels.pairs for selector in self._asking.get(pair, ()))
+        return frozenset(selector for selector in chain(self._others, likely) if selector.matches(labels))
 
 
 def stable_number(text: str, bits: int, taken: Container[int]) -> int:
@@ -84,16 +119,17 @@ def build_atlas(policy: Policy, rules: tuple[Rule, ...], fleet: Fleet) -> Atlas:
     books = sorted({who.network for who in whos if who.network is not None}, key=lambda book: book.name)
     shared = tuple(sorted({key for rule in rules for key in rule.same}))
     keys = {key for selector in selectors for key in selector.keys} | set(shared)
-    cuts = _cut_networks(books)
+    cuts, index = _cut_networks(books), _SelectorIndex(selectors)
 
-    told: dict[Labels, tuple[frozenset[Selector], tuple[tuple[str, str], ...]]] = {}
+    told: dict[Labels, tuple[Labels, frozenset[Selector], tuple[tuple[str, str], ...]]] = {}
     by_class: defaultdict[Class, list[tuple[Address, Labels]]] = defaultdict(list)
     for address, workload in fleet.by_address.items():
-        labels = workload.labels.only(keys)
-        if labels not in told:
-            matched = frozenset(selector for selector in selectors if selector.matches(labels))
-            told[labels] = matched, tuple((key, labels[key]) for key in shared if key in labels)
-        by_class[Class(*told[labels], networks=_networks_at(cuts, address))].append((address, labels))
+        if workload.labels not in told:
+            labels = workload.labels.only(keys)
+            values = tuple((key, labels[key]) for key in shared if key in labels)
+            told[workload.labels] = labels, index.matching(labels), values
+        labels, matched, values = told[workload.labels]
+        by_class[Class(matched, values, _networks_at(cuts, address))].append((address, labels))
     spans = [(span, Class(networks=names)) for span, names in cuts if names]
     for _, one in spans:
         by_class.setdefault(one, [])
@@ -109,7 +145,7 @@ def build_atlas(policy: Policy, rules: tuple[Rule, ...], fleet: Fleet) -> Atlas:
     return Atlas(
         numbers=numbers,
         classes=used,
-        titles={numbers[one]: _title(one, [labels for _, labels in held]) for one, held in by_class.items()},
+        titles={numbers[one]: _title(one, {labels for _, labels in held}) for one, held in by_class.items()},
         addresses=addresses,
         members={
             numbers[one]: tuple(sorted(address.packed for address, _ in held))
@@ -122,14 +158,12 @@ def build_atlas(policy: Policy, rules: tuple[Rule, ...], fleet: Fleet) -> Atlas:
     )
 
 
-def _title(one: Class, held: list[Labels]) -> str:
-    if held:
-        common = set(held[0].pairs).intersection(*(set(labels.pairs) for labels in held[1:]))
-        title = ",".join(f"{key}={value}" for key, value in sorted(common))
-    else:
-        title = ""
+def _title(one: Class, held: set[Labels]) -> str:
+    pairs = [set(labels.pairs) for labels in held]
+    common = pairs[0].intersection(*pairs[1:]) if pairs else set[tuple[str, str]]()
+    title = ",".join(f"{key}={value}" for key, value in sorted(common))
     networks = " ".join(f"network:{name}" for name in sorted(one.networks))
-    return f"{title} {networks}".strip() or one.signature
+    return f"{title} {networks}".strip() or " & ".join(sorted(str(selector) for selector in one.selectors))
 
 
 Span = tuple[int, int, int]

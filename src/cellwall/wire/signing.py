@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cellwall.wire.errors import WireError
 from cellwall.wire.messages import Bundle, MemberChange
 
-Signed = TypeVar("Signed", Bundle, MemberChange)
+Signed = TypeVar("Signed", bound=Bundle | MemberChange)
 
 
 class Forged(WireError):

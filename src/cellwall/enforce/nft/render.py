@@ -205,10 +205,7 @@ class _Renderer:
         plain = next(face for face in faces if not face.identity)
         for side in Side:
             name = f"{DIRECTION[side]}{index}"
-            lines = list(self._lookups(name, plain.entries(side)))
-            if self._ruleset.mode is Mode.GUARD:
-                lines.append(Line((Midstream(), Jump(f"pick_{name}")), "a forgotten connection: who opened it?"))
-            self._out.chains[name] = Chain((*lines, Line((Goto(MISS),))))
+            self._out.chains[name] = Chain((*self._lookups(name, plain.entries(side)), *self._misses(name)))
         if self._ruleset.mode is Mode.GUARD:
             # A packet amid a connection that conntrack does not know may be a reply: then it is the other
             # direction's rules that speak of it, with its source port. Else a server could reopen what was cut.
@@ -218,6 +215,12 @@ class _Renderer:
                 self._out.chains[f"pick_{DIRECTION[side]}{index}"] = Chain((*lines, Line((SetMark(0),))))
         if _has_personas(Side.EGRESS, faces):
             self._personas(index, faces)
+
+    def _misses(self, name: str, comment: str = "") -> Iterable[Line]:
+        """Go to the default; in guard mode, where that lets pass, see first whether it is a reply."""
+        if self._ruleset.mode is Mode.GUARD:
+            yield Line((Midstream(), Jump(f"pick_{name}")), "a forgotten connection: who opened it?")
+        yield Line((Goto(MISS),), comment)
 
     def _lookups(self, name: str, entries: tuple[Entry, ...]) -> Iterable[Line]:
         by_peer: defaultdict[int, list[Entry]] = defaultdict(list)
@@ -262,9 +265,8 @@ class _Renderer:
         plain, named = f"out{index}", [face for face in faces if face.identity]
         chains = {face.identity: f"out{index}_as{number}" for number, face in enumerate(named, 1)}
         for face in named:
-            found = tuple(self._lookups(chains[face.identity], face.egress))
-            comment = f"as {face.identity}"
-            self._out.chains[chains[face.identity]] = Chain((*found, Line((Goto(MISS),), comment)))
+            found = self._lookups(chains[face.identity], face.egress)
+            self._out.chains[chains[face.identity]] = Chain((*found, *self._misses(plain, f"as {face.identity}")))
         users = sorted({face.identity.user for face in named if face.identity.user is not None})
         known = [user for user in users if user in self._local.users]
         lines: list[Line] = []

@@ -1,0 +1,60 @@
+"""What is done about the kernel without an agent that runs: before the network comes up, and when Cellwall goes."""
+
+from __future__ import annotations
+
+from cellwall.agent.core import Agent, step
+from cellwall.agent.enrolment import AgentError, load_enrolment
+from cellwall.agent.events import Applied, Apply, Event, Repair, Restore, Result, SaveJournal
+from cellwall.agent.folder import locked
+from cellwall.agent.journal import Journal
+from cellwall.agent.keeper import Keeper
+from cellwall.agent.options import AgentOptions
+from cellwall.enforce import Leave
+
+
+def load_boot(options: AgentOptions, now: float) -> int | None:
+    """Enforce what was last in force, from disk alone, and give its generation; None where nothing was.
+
+    A provisional change whose time is over is taken back; one whose time is not is left to the agent that comes
+    after. Raises `NotEnrolled`, or `AgentError` when the kernel does not take it.
+    """
+    enrolment = load_enrolment(options.state)
+    journal = Journal(options.state, enrolment.name, enrolment.bundle_key)
+    keeper = Keeper(options.cgroup_root, observe_only=options.observe_only)
+    agent = Agent(enrolment.name, observe_only=options.observe_only)
+    events: list[Event] = [journal.load()]
+    try:
+        while events:
+            agent, commands = step(agent, events.pop(0), now)
+            for command in commands:
+                if isinstance(command, Apply | Restore | Repair):
+                    answers = keeper.write(command)
+                    for answer in answers:
+                        if isinstance(answer, Applied) and answer.result is not Result.DONE:
+                            raise AgentError(f"the kernel did not take the last policy: {answer.reason}")
+                    events += answers
+                elif isinstance(command, SaveJournal):
+                    journal.save(command)
+    finally:
+        keeper.close()
+    return agent.in_kernel.generation if agent.in_kernel else None
+
+
+def remove(options: AgentOptions, leave: Leave) -> None:
+    """Take Cellwall off this host while no agent runs: the rules stay, all go, or all but lifelines is closed.
+
+    What is on disk is forgotten, so that no later start enforces it. Raises `AgentError`, `Refused` or `NotEnrolled`.
+    """
+    enrolment = load_enrolment(options.state)
+    with locked(options.state):
+        journal = Journal(options.state, enrolment.name, enrolment.bundle_key)
+        keeper = Keeper(options.cgroup_root)
+        try:
+            good = journal.load().good
+            if leave is Leave.CLOSE and good is not None:
+                # Which lifelines there are is in the policy.
+                keeper.write(Apply(good))
+            keeper.remove(leave)
+        finally:
+            keeper.close()
+        journal.erase()

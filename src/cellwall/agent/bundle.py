@@ -1,0 +1,93 @@
+"""What an agent is told to hold, as one value made from signed messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from cellwall.compile import Members, Ruleset
+from cellwall.wire import (
+    Bundle as Message,
+)
+from cellwall.wire import (
+    Holding,
+    MemberChange,
+    WireError,
+    content_hash,
+    decode_members,
+    decode_ruleset,
+    digest_of,
+    sum_members,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """All that a point is to hold, verified. `confirm_s` over 0 makes it provisional for so long.
+
+    `content` and `members_sum` are what `cellwall.wire` makes the digest of. `signed` is the message as the controller
+    sent it, from which the journal makes it again; `amended` says that members have changed since.
+    """
+
+    generation: int
+    revision: int
+    ruleset: Ruleset
+    members: Members = field(repr=False)
+    content: bytes = field(repr=False)
+    members_sum: int = field(repr=False)
+    confirm_s: float = 0.0
+    signed: bytes = field(default=b"", repr=False)
+    amended: bool = False
+
+    @property
+    def holding(self) -> Holding:
+        """What a point says that it holds when it holds this."""
+        return Holding(
+            generation=self.generation, revision=self.revision, digest=digest_of(self.content, self.members_sum)
+        )
+
+
+def open_bundle(message: Message, signed: bytes) -> Bundle:
+    """Make a bundle of a message whose signature was checked; `signed` are its bytes. Raises `WireError`."""
+    ruleset = decode_ruleset(message.ruleset)
+    members = decode_members(message.members)
+    return Bundle(
+        message.generation,
+        message.revision,
+        ruleset,
+        members,
+        content_hash(ruleset),
+        sum_members(members),
+        message.confirm_s,
+        signed,
+    )
+
+
+def amend(bundle: Bundle, changes: Iterable[MemberChange]) -> Bundle:
+    """Give `bundle` after `changes`, which were checked, in their order. Raises `WireError` when one does not fit."""
+    members = dict(bundle.members)
+    total, generation, revision, digest = bundle.members_sum, bundle.generation, bundle.revision, ""
+    for change in changes:
+        if change.base != generation:
+            raise WireError(f"a change of members from generation {change.base}, where {generation} is held")
+        added = decode_members(change.added) if change.added else {}
+        left = {key: members[key] for key in (*change.removed, *added) if key in members}
+        for key in change.removed:
+            if members.pop(key, None) is None:
+                raise WireError("a change of members removes what is no member")
+        members.update(added)
+        total += sum_members(added) - sum_members(left)
+        generation, revision, digest = change.generation, change.revision, change.digest
+    if generation == bundle.generation:
+        return bundle
+    after = replace(
+        bundle,
+        generation=generation,
+        revision=revision,
+        members=members,
+        members_sum=total % (1 << 256),
+        amended=True,
+    )
+    if digest and after.holding.digest != digest:
+        raise WireError("the members after the change are not those that the controller has")
+    return after

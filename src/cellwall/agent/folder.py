@@ -1,0 +1,28 @@
+"""The agent's folder: one agent at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cellwall.agent.enrolment import AgentError
+
+
+@contextmanager
+def locked(folder: Path) -> Generator[None]:
+    """Hold the folder for as long as the block runs. Raises `AgentError` when another agent does."""
+    try:
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise AgentError(f"`{folder}`: {(error.strerror or str(error)).lower()}") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AgentError(f"another agent runs on `{folder}`") from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,220 @@
+"""Keeps our table in the kernel: writes it, reads it back, and notices when somebody else touches it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from cellwall.agent.bundle import Bundle
+from cellwall.agent.events import Applied, Apply, ApplyMembers, ForeignChange, Repair, Restore, Result, Verified
+from cellwall.clients import KernelError, Netlink, Protocol, attributes, to_number
+from cellwall.compile import Ruleset, judge, unpack
+from cellwall.enforce import TABLE, Held, Leave, NftPoint, Refused, Seen, Watch, digest_of
+from cellwall.flows import Outcome, Side
+from cellwall.observe import (
+    adopt,
+    cgroup_mount,
+    connected_sockets,
+    host_addresses,
+    listening_sockets,
+    open_connections,
+    repair,
+    swapped,
+    walk_connections,
+)
+from cellwall.policy import Identity, Mode, Tier
+from cellwall.wire import Counters, HeldVerdict, Holds, ShowCounters, ShowTable, TableText, Trouble
+
+_INET = 1
+_GETGEN = 10 << 8 | 16
+_MOST_TEXT = 4 << 20
+_MOST_COMPARED = 20_000
+"""So many members are read back right after a write; of more, that would take longer than the write."""
+
+
+class Keeper:
+    """The table of this network namespace, as the agent sees it. With `observe_only` it never drops a packet.
+
+    INVARIANT: `_generation` is the number of the kernel's ruleset when we last knew our table to be whole, else None.
+    """
+
+    def __init__(self, cgroup_root: Path | None = None, *, observe_only: bool = False) -> None:
+        """Open the kernel's doors; nothing is written. Raises `KernelError`."""
+        self.point = NftPoint(cgroup_mount(), cgroup_root)
+        self.held: Bundle | None = None
+        """What the kernel took last from here."""
+        self._observe_only = observe_only
+        self._link = Netlink(Protocol.NETFILTER)
+        self._watch = Watch()
+        self._generation: int | None = self._read_generation()
+
+    def fileno(self) -> int:
+        """Give the descriptor that is readable when somebody changes a table."""
+        return self._watch.fileno()
+
+    # --- write ---
+
+    def write(self, command: Apply | Restore | Repair | ApplyMembers) -> list[Applied | ForeignChange]:
+        """Do it, and give what came of it: the answer, and what others did to our table meanwhile."""
+        wanted = command.bundle
+        generation = wanted.generation if wanted else None
+        try:
+            if isinstance(command, ApplyMembers):
+                noticed = self.notices()
+                self.point.apply_members(command.added, command.removed)
+                noticed += self._settled(None)
+            else:
+                # What is written by difference is right only where nobody else has written.
+                if isinstance(command, Repair) or self.notices():
+                    self.point.forget()
+                noticed = self._whole(wanted)
+        except Refused as error:
+            # What was prepared for nothing is no news of others.
+            self._watch.read()
+            self._generation = None
+            return [Applied(generation, Result.REFUSED, str(error))]
+        except (KernelError, OSError) as error:
+            self.point.forget()
+            self._generation = None
+            return [Applied(generation, Result.FAILED, str(error))]
+        self.held = wanted
+        return [Applied(generation, Result.DONE), *noticed]
+
+    def _whole(self, wanted: Bundle | None) -> list[ForeignChange]:
+        if wanted is None:
+            self.point.remove(Leave.OPEN)
+            self._watch.read()
+            self._generation = self._read_generation()
+            return []
+        if self.point.read_back() is None:
+            _adopt_open_connections()
+        self.point.apply(self._ruleset(wanted), wanted.members)
+        return self._settled(len(wanted.members))
+
+    def _settled(self, members: int | None) -> list[ForeignChange]:
+        """After a write of our own: tell what others did meanwhile, by reading back what the kernel holds.
+
+        With `members` None one transaction was made, so one notice is ours. Else there may be several, and so many
+        notices that some are lost: what is not too large is compared, and what is, when it is verified next.
+        """
+        touched = [one for one in self._watch.read() if one.touches(_INET, TABLE)]
+        self._generation = self._read_generation()
+        if members is None and len(touched) <= 1:
+            return []
+        if members is not None and members > _MOST_COMPARED:
+            self._generation = None
+            return []
+        drifts = self.point.verify()
+        return [ForeignChange("somebody, while we wrote")] if drifts else []
+
+    def _ruleset(self, wanted: Bundle) -> Ruleset:
+        return replace(wanted.ruleset, mode=Mode.OBSERVE) if self._observe_only else wanted.ruleset
+
+    def refresh(self) -> list[ForeignChange]:
+        """Look again for the users and units that rules name: they come and go. Raises `Refused`."""
+        if self.held is None or not any(face.identity for face in self.held.ruleset.faces):
+            return []
+        noticed = self.notices()
+        return noticed + (self._settled(len(self.held.members)) if self.point.refresh_local() else [])
+
+    # --- look ---
+
+    def notices(self) -> list[ForeignChange]:
+        """Give what others did to our table since the last look; does not wait."""
+        lost = self._watch.lost
+        touched = [one for one in self._watch.read() if one.touches(_INET, TABLE)]
+        found = [ForeignChange(one.process) for one in touched[-1:]]
+        if self._watch.lost != lost:
+            found.append(ForeignChange("somebody, too much at once to read"))
+        return found
+
+    def verify(self, wanted: Bundle) -> Verified:
+        """Compare the kernel with `wanted`; costs nothing while no table of anybody has changed."""
+        generation = self._read_generation()
+        if generation == self._generation:
+            return Verified(wanted.generation, ())
+        drifts = tuple(f"{one.where}: {one.what}" for one in self.point.verify())
+        if not drifts:
+            self._generation = generation
+        return Verified(wanted.generation, drifts)
+
+    def collect(self) -> tuple[tuple[Seen, ...], int]:
+        """Give the tuples counted since the last call, and how many times counting had stopped."""
+        before = self.point.losses()
+        seen = self.point.collect()
+        return seen, self.point.losses() - before
+
+    def answer(self, question: Holds | ShowTable | ShowCounters) -> HeldVerdict | TableText | Counters | Trouble:
+        """Answer a live question from the kernel."""
+        try:
+            match question:
+                case Holds():
+                    return self._holds(question)
+                case ShowTable():
+                    text = self.point.listing()
+                    return TableText(text=text[:_MOST_TEXT], cut=len(text) > _MOST_TEXT)
+                case ShowCounters():
+                    return Counters(rules={"" if k == "default" else k: v for k, v in self.point.counters().items()})
+        except (Refused, KernelError, OSError) as error:
+            return Trouble(reason=str(error)[:1024])
+
+    def _holds(self, asked: Holds) -> HeldVerdict | Trouble:
+        """Say what the kernel does with a tuple: the whole table is read back and compared before a word is said."""
+        held = self.point.read_back()
+        if held is None:
+            return HeldVerdict(
+                side=asked.side, outcome=Outcome.ALLOWED, would=Outcome.ALLOWED, tier=Tier.DEFAULT, revision=0
+            )
+        if self.held is None:
+            return Trouble(reason=f"the kernel holds revision {held.revision}, which this agent did not write")
+        ruleset = self._ruleset(self.held)
+        if trouble := self._differs(held, digest_of(ruleset)):
+            return Trouble(reason=trouble[:1024])
+        source, destination = unpack(asked.source), unpack(asked.destination)
+        local, peer = (source, destination) if asked.side is Side.EGRESS else (destination, source)
+        identity = Identity(asked.user or None, asked.unit or None, asked.exe or None)
+        found = judge(ruleset, self.held.members, asked.side, local, peer, asked.protocol, asked.port, identity)
+        return HeldVerdict(
+            side=asked.side,
+            outcome=found.outcome,
+            would=found.would,
+            tier=found.tier,
+            rules=found.rules,
+            mode=held.mode,
+            revision=self.held.revision,
+        )
+
+    def _differs(self, held: Held, digest: str) -> str:
+        if held.digest != digest:
+            return f"the kernel holds revision {held.revision} with other rules than were written"
+        drifts = self.point.verify()
+        return f"the kernel holds something else: {drifts[0].where}: {drifts[0].what}" if drifts else ""
+
+    # --- the end ---
+
+    def remove(self, leave: Leave) -> None:
+        """Leave the host. Raises `Refused`."""
+        self.point.remove(leave)
+
+    def close(self) -> None:
+        """Let go of the kernel; the table stays."""
+        self._watch.close()
+        self._link.close()
+        self.point.close()
+
+    def _read_generation(self) -> int:
+        answers = self._link.ask(_GETGEN, bytes(4), doing="cannot read the nftables generation")
+        return to_number(attributes(answers[0].body, 4).get(1, b"")) if answers else 0
+
+
+def _adopt_open_connections() -> None:
+    """Tell the kernel who began the connections that are open, before it judges their packets.
+
+    Where nothing tracked connections so far, whoever speaks first would pass for the client.
+    """
+    with suppress(KernelError):
+        listening = listening_sockets()
+        adopt(open_connections(connected_sockets(), listening))
+        here = {one.address.packed for one in host_addresses().reachable}
+        repair(swapped(walk_connections(), listening, here))

@@ -1,0 +1,33 @@
+"""What the agent's programs are told when they are started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION = "0.1.0"
+"""What the agent says that it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """How to run the agent: `state` is the folder that `enroll` filled.
+
+    `cgroup_root` is where this host's units are in the cgroup tree (None: at its mount), `interval_s` how often flows
+    are collected; with `observe_only` no packet is ever dropped, whatever the policy says.
+    """
+
+    state: Path
+    cgroup_root: Path | None = None
+    interval_s: float = 2.0
+    observe_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollOptions:
+    """How to enrol: the controller's `https://` address, the token's text, the folder to fill, the workload's name."""
+
+    controller: str
+    token: str
+    state: Path
+    name: str

@@ -1,0 +1,154 @@
+"""The commands of a host, `agent` and `enroll`: plain argparse, because a host has only the agent's packages."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from cellwall.cli.exits import Exit, Stop
+
+STATE = Path("/var/lib/cellwall/agent")
+ENROLL_EXAMPLES = """examples:
+  cellwall enroll --controller https://10.0.0.5:7443 --token-file token --name web-1
+  cellwall tokens create --workload web-1 | ssh web-1 cellwall enroll --token-file - --name web-1 \\
+      --controller https://10.0.0.5:7443
+"""
+AGENT_EXAMPLES = """examples:
+  cellwall agent run
+  cellwall agent run --state /var/lib/cellwall/agent --observe-only
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Stop(Exit.USAGE, f"{message}; try `{self.prog} --help`")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Give the parser of the host's commands; the reference page is written from it too."""
+    shape = argparse.RawDescriptionHelpFormatter
+    top = _Parser(prog="cellwall", formatter_class=shape)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    enroll = commands.add_parser(
+        "enroll",
+        help="make this host a workload of a controller",
+        description="Make this host a workload of a controller: trade a token for a certificate of its own.",
+        epilog=ENROLL_EXAMPLES,
+        formatter_class=shape,
+    )
+    enroll.add_argument("--controller", required=True, metavar="URL", help="where the controller listens for agents")
+    enroll.add_argument("--token-file", required=True, type=Path, metavar="FILE", help="the token; `-` reads it")
+    enroll.add_argument("--state", type=Path, default=STATE, metavar="DIR", help="the agent's folder (%(default)s)")
+    enroll.add_argument("--name", required=True, metavar="NAME", help="the workload's name")
+    agent = commands.add_parser("agent", help="run the agent", formatter_class=shape)
+    acts = agent.add_subparsers(dest="act", required=True, metavar="COMMAND", parser_class=_Parser)
+    run = acts.add_parser(
+        "run",
+        help="enforce and report for this host until stopped",
+        description="Enforce and report for this host until stopped. Stopping the agent leaves its rules in force.",
+        epilog=AGENT_EXAMPLES,
+        formatter_class=shape,
+    )
+    _shared(run)
+    run.add_argument("--interval", type=float, default=2.0, metavar="S", help="seconds between reports (%(default)s)")
+    run.add_argument("--observe-only", action="store_true", help="never drop a packet, whatever the policy says")
+    boot = acts.add_parser(
+        "boot",
+        help="enforce the last policy, from disk, before the network is up",
+        description="Enforce the last policy that was in force, from disk alone: run it before the network comes up.",
+        epilog="examples:\n  cellwall agent boot\n",
+        formatter_class=shape,
+    )
+    _shared(boot)
+    boot.add_argument("--observe-only", action="store_true", help="never drop a packet, whatever the policy says")
+    remove = acts.add_parser(
+        "remove",
+        help="take Cellwall off this host, while no agent runs",
+        description="Take Cellwall off this host, while no agent runs. What it enforced is forgotten.",
+        epilog="examples:\n  cellwall agent remove --leave open\n  cellwall agent remove --leave keep --yes\n",
+        formatter_class=shape,
+    )
+    _shared(remove)
+    remove.add_argument(
+        "--leave",
+        required=True,
+        choices=("keep", "open", "close"),
+        help="keep the rules as they are, open everything, or close all but the lifelines",
+    )
+    remove.add_argument("--yes", "-y", action="store_true", help="do it; without, only say what would be done")
+    return top
+
+
+def _shared(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--state", type=Path, default=STATE, metavar="DIR", help="the agent's folder (%(default)s)")
+    command.add_argument(
+        "--cgroup-root", type=Path, metavar="PATH", help="where this host's units are (found by itself)"
+    )
+
+
+def concerns(argv: Sequence[str]) -> bool:
+    """Say whether a command line is one of the host's."""
+    return argv[:1] == ["enroll"] or argv[:1] == ["agent"]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one of the host's commands."""
+    try:
+        given = parser().parse_args(argv)
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
+    if given.command == "enroll":
+        return _enroll(given)
+    acts = {"run": _run_agent, "boot": _boot, "remove": _remove}
+    return acts[given.act](given)
+
+
+def _enroll(given: argparse.Namespace) -> int:
+    from cellwall.agent import EnrollOptions, enroll
+
+    token = sys.stdin.read() if str(given.token_file) == "-" else _token(given.token_file)
+    name = enroll(EnrollOptions(given.controller, token.strip(), given.state, given.name))
+    print(f"this host is workload `{name}`; start its agent with `cellwall agent run --state {given.state}`")
+    return Exit.OK
+
+
+def _run_agent(given: argparse.Namespace) -> int:
+    from cellwall.agent import AgentOptions, run_agent
+
+    run_agent(AgentOptions(given.state, given.cgroup_root, given.interval, given.observe_only))
+    return Exit.OK
+
+
+def _boot(given: argparse.Namespace) -> int:
+    from cellwall.agent import AgentOptions, load_boot
+
+    generation = load_boot(AgentOptions(given.state, given.cgroup_root, 2.0, given.observe_only), time.time())
+    print("nothing was in force" if generation is None else f"enforcing generation {generation}")
+    return Exit.OK
+
+
+def _remove(given: argparse.Namespace) -> int:
+    from cellwall.agent import AgentOptions, remove
+    from cellwall.enforce import Leave
+
+    told = {"keep": "the rules stay", "open": "everything passes", "close": "all but the lifelines is closed"}[
+        given.leave
+    ]
+    if not given.yes:
+        print(f"would take Cellwall off this host: {told}; repeat with --yes to do it")
+        return Exit.OK
+    remove(AgentOptions(given.state, given.cgroup_root), Leave(given.leave))
+    print(f"Cellwall is off this host: {told}")
+    return Exit.OK
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not a token"
+        raise Stop(Exit.USAGE, f"cannot read the token in `{path}`: {str(why).lower()}") from None

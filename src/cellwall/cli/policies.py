@@ -1,0 +1,337 @@
+"""`cellwall policy`: read, check and test documents from files alone; have the controller plan, apply and propose."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from cellwall.cli.documents import fleet_of, policy_of, read_documents, read_fleet
+from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.fleet import Yes
+from cellwall.cli.flows import Since, moment
+from cellwall.cli.help import POLICY, examples
+from cellwall.cli.output import Format, Output, hint, show, table, verdict, working
+from cellwall.cli.where import Socket, controller
+from cellwall.inventory import Fleet
+
+Paths = Annotated[list[Path], typer.Argument(help="documents, or folders of them", metavar="PATH...")]
+FleetFile = Annotated[
+    Path | None, typer.Option(help="the fleet, as `workloads -o json` writes it; else the controller's", metavar="FILE")
+]
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    policy = typer.Typer(help="The policy: documents, tests, plans, revisions.", no_args_is_help=True)
+    for name, command, lines in (
+        ("lint", lint, ("cellwall policy lint policy/", "cellwall policy lint policy/ --fleet fleet.json -o json")),
+        ("test", check_tests, ("cellwall policy test policy/", "cellwall policy test policy/ --fleet fleet.json")),
+        ("plan", plan, ("cellwall policy plan policy/", "cellwall policy plan policy/ -o json")),
+        (
+            "apply",
+            apply,
+            ("cellwall policy apply policy/", "cellwall policy apply policy/ --note 'open the blog' --yes"),
+        ),
+        ("suggest", suggest, ("cellwall policy suggest", "cellwall policy suggest --level ringfence --to policy/")),
+        ("show", show_policy, ("cellwall policy show", "cellwall policy show --revision 3 --to old/")),
+        ("revisions", revisions, ("cellwall policy revisions", "cellwall policy revisions -o json")),
+        ("diff", diff, ("cellwall policy diff 3", "cellwall policy diff 3 5 -o json")),
+    ):
+        policy.command(name, epilog=examples(*lines))(command)
+    app.add_typer(policy, name="policy", rich_help_panel=POLICY)
+
+
+def lint(
+    paths: Paths,
+    fleet: FleetFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Read documents strictly, and say what is questionable in them; exit code 3 when one is wrong, 1 on an error.
+
+    Works without a controller; with --fleet it also finds rules that match nobody."""
+    import msgspec
+
+    from cellwall.analysis import Check, Severity
+    from cellwall.analysis import lint as look_over
+
+    documents = read_documents(paths)
+    read = policy_of(documents)
+    known = read_fleet(fleet) if fleet else Fleet()
+    of_fleet = {Check.MATCHES_NOTHING, Check.NEVER_MATCHES, Check.CAUGHT_BY_ABSENCE, Check.HALF}
+    findings = [one for one in look_over(read, known, time.time()) if fleet or one.check not in of_fleet]
+    counts = {
+        "documents": len(documents),
+        "rules": len(read.rules),
+        "modes": len(read.modes),
+        "tests": len(read.tests),
+        "findings": len(findings),
+    }
+    answer = {"counts": counts, "findings": msgspec.to_builtins(findings)}
+    show(answer, output, lambda: _findings(answer))
+    if any(one.severity is Severity.ERROR for one in findings):
+        raise Stop(Exit.NO)
+
+
+def _findings(answer: dict[str, Any]) -> RenderableType:
+    told = ", ".join(f"{count} {what if count != 1 else what[:-1]}" for what, count in answer["counts"].items())
+    rows = [[_place(one["place"]), one["severity"], one["subject"], _told(one)] for one in answer["findings"]]
+    return Group(told, table(["place", "severity", "subject", "finding"], rows)) if rows else Text(told)
+
+
+def _place(place: dict[str, Any]) -> str:
+    return f"{place['file']}:{place['line']}:{place['column']}" if place["line"] else place["file"]
+
+
+def _told(finding: dict[str, Any]) -> str:
+    return finding["message"] + (f"; {finding['hint']}" if finding["hint"] else "")
+
+
+def check_tests(
+    paths: Paths,
+    fleet: FleetFile = None,
+    socket: Socket = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Check the tests of documents, over every workload and every port; exit code 1 when one fails.
+
+    With --fleet no controller is needed."""
+    from cellwall.analysis import run_tests
+
+    read = policy_of(read_documents(paths))
+    known = read_fleet(fleet) if fleet else fleet_of({"items": list(controller(socket).items("workloads"))})
+    with working("checking all pairs"):
+        results = run_tests(read, known, time.time())
+    items = [
+        {
+            "id": one.test.id,
+            "passed": one.passed,
+            "checked": one.checked,
+            "place": str(one.test.place),
+            "counterexamples": [
+                {
+                    "source": bad.source,
+                    "destination": bad.destination,
+                    "service": bad.service,
+                    "ports": str(bad.ports),
+                    "alike": bad.alike,
+                }
+                for bad in one.counterexamples
+            ],
+        }
+        for one in results
+    ]
+    show({"items": items}, output, lambda: _tests(items))
+    if not all(one["passed"] for one in items):
+        raise Stop(Exit.NO)
+
+
+def _tests(items: list[dict[str, Any]]) -> RenderableType:
+    rows: list[list[Any]] = []
+    for one in items:
+        word = "fail" if not one["passed"] else "pass" if one["checked"] else "warn"
+        found = one["counterexamples"][0] if one["counterexamples"] else None
+        told = "" if one["checked"] else "matches nobody, so it proves nothing"
+        if found:
+            told = f"{found['source']} → {found['destination']} {found['service']}"
+            told += f" and {found['alike']} more" if found["alike"] else ""
+        rows.append([verdict(word), one["id"], one["place"], one["checked"], told])
+    return table(["test", "id", "place", "pairs#", "counterexample"], rows, "there are no tests")
+
+
+def plan(
+    paths: Paths,
+    since: Since = None,
+    socket: Socket = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Say what documents would change: at every point, and for the connections that were seen."""
+    documents = read_documents(paths)
+    with working("compiling, and replaying what was seen"):
+        answer = controller(socket).post("policy", "plan", body={"documents": documents, "since": since})
+    show(answer, output, lambda: draw_plan(answer))
+
+
+def apply(
+    paths: Paths,
+    note: Annotated[str, typer.Option(help="why, for those who come after", metavar="TEXT")] = "",
+    confirm: Annotated[
+        float, typer.Option(help="seconds to confirm in, or it reverts; 0: at once", metavar="S")
+    ] = 30.0,
+    accept_refused: Annotated[
+        bool, typer.Option("--accept-refused", help="even if some points cannot express some rules")
+    ] = False,
+    accept_failed: Annotated[bool, typer.Option("--accept-failed", help="even if some of its own tests fail")] = False,
+    wait: Annotated[float, typer.Option(help="seconds to wait until all points have it", metavar="S")] = 60.0,
+    yes: Yes = False,
+    socket: Socket = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Put documents in force as a new revision; without --yes only show the plan.
+
+    Exit code 4 when a point refuses, or the revision is taken back."""
+    from cellwall.cli.rollout import draw_rollout, settle
+
+    api = controller(socket)
+    body = {
+        "documents": read_documents(paths),
+        "note": note,
+        "confirm_s": confirm,
+        "accept_refused": accept_refused,
+        "accept_failed": accept_failed,
+    }
+    with working("compiling, and replaying what was seen"):
+        answer = api.post("policy", "apply", body={**body, "dry_run": not yes})
+    if not yes:
+        show(answer["plan"], output, lambda: draw_plan(answer["plan"]))
+        hint("nothing was changed; repeat with --yes to do it")
+        return
+    with working(f"waiting for revision {answer['revision']} at all points"):
+        state = settle(api, answer["revision"], wait)
+    show(state, output, lambda: draw_rollout(state))
+    if state["state"] == "failed":
+        raise Stop(Exit.REFUSED, f"revision {answer['revision']} was taken back: {state['reason']}")
+    if state["state"] != "good":
+        raise Stop(Exit.NO, f"revision {answer['revision']} is not in force everywhere after {wait:g} s")
+
+
+def draw_plan(answer: dict[str, Any]) -> RenderableType:
+    """Draw a plan: points that change, rules that points cannot express, connections cut and opened."""
+    summary = answer["summary"]
+    changed = [one for one in answer["points"] if one["change"] != "none"]
+    parts: list[RenderableType] = [
+        Text(
+            f"{len(changed)} of {len(answer['points'])} points change: {summary['refill']} rulesets, "
+            f"{summary['elements']} only who is where"
+        ),
+        table(
+            ["point", "change", "mode", "rules +#", "-#", "~#", "members +#", "-#"],
+            [
+                [
+                    one["workload"],
+                    one["change"],
+                    one["mode_after"]
+                    if one["mode_before"] in (None, one["mode_after"])
+                    else f"{one['mode_before']} → {one['mode_after']}",
+                    len(one["rules_added"]),
+                    len(one["rules_removed"]),
+                    len(one["rules_changed"]),
+                    one["members_joining"],
+                    one["members_leaving"],
+                ]
+                for one in changed
+            ],
+            "no point changes",
+        ),
+    ]
+    if answer["refused"]:
+        rows = [[one["workload"], one["rule"], one["reason"]] for one in answer["refused"]]
+        parts += [
+            Text("rules that cannot be expressed where they belong", style="red"),
+            table(["point", "rule", "why"], rows),
+        ]
+    return Group(*parts, *([draw_replay(answer["replay"])] if answer["replay"] else []))
+
+
+def draw_replay(answer: dict[str, Any]) -> RenderableType:
+    """Draw what a change does to the connections that were seen."""
+    parts: list[RenderableType] = [
+        Text(
+            f"of {answer['checked']} distinct flows that were seen: {answer['cut_count']} would be cut "
+            f"({answer['open_now_cut']} of them lately), {answer['opened_count']} opened, {answer['unknown']} unknown"
+        )
+    ]
+    for word, style in (("cut", "red"), ("opened", "yellow")):
+        rows = [
+            [
+                Text(f"{word}", style=style),
+                one["source_workload"] or one["source"],
+                one["destination_workload"] or one["destination"],
+                one["service"],
+                one["connections"],
+                one["rules"] or "default",
+            ]
+            for one in answer[word]
+        ]
+        if rows:
+            parts.append(table(["", "source", "destination", "service", "connections#", "because"], rows))
+    return Group(*parts)
+
+
+def suggest(
+    level: Annotated[str, typer.Option(help="how tight: `exact`, `tier` or `ringfence`", metavar="LEVEL")] = "tier",
+    since: Since = None,
+    to: Annotated[Path | None, typer.Option(help="write the documents to this folder", metavar="DIR")] = None,
+    socket: Socket = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Propose a policy from what was seen: each rule with the flows that justify it, and what it allows beyond them."""
+    with working("mining flows"):
+        answer = controller(socket).post("policy", "suggest", body={"level": level, "since": since})
+    show(answer, output, lambda: _suggested(answer))
+    if to is not None:
+        write_documents(answer["documents"], to)
+
+
+def write_documents(documents: dict[str, str], folder: Path) -> None:
+    """Write documents to files of a folder; a name that leads out of it is refused."""
+    for name, text in documents.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise Stop(Exit.DOCUMENT, f"document `{name}` leads out of `{folder}`")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    hint(f"wrote {len(documents)} documents to {folder}")
+
+
+def _suggested(answer: dict[str, Any]) -> RenderableType:
+    return Group(
+        *(Text(text) for text in answer["documents"].values()),
+    )
+
+
+def show_policy(
+    revision: Annotated[int | None, typer.Option(help="of this revision; else what is in force", metavar="N")] = None,
+    to: Annotated[Path | None, typer.Option(help="write the documents to this folder", metavar="DIR")] = None,
+    socket: Socket = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the documents of a revision."""
+    api = controller(socket)
+    answer = api.get("policy") if revision is None else api.get("policy", "revisions", str(revision))
+    show(answer, output, lambda: _documents(answer))
+    if to is not None:
+        write_documents(answer["documents"], to)
+
+
+def _documents(answer: dict[str, Any]) -> RenderableType:
+    head = f"# revision {answer['revision']}, {answer['state']}: {answer['note'] or 'no note'}"
+    return Text("\n".join([head, *(f"# {name}\n{text}" for name, text in answer["documents"].items())]).rstrip())
+
+
+def revisions(socket: Socket = None, output: Output = Format.TABLE) -> None:
+    """List the revisions that there were, the newest first."""
+    items = list(controller(socket).items("policy", "revisions"))
+    rows = [
+        [one["revision"], one["state"], one["author"], moment(one["created"]), one["note"], one["reason"]]
+        for one in items
+    ]
+    heads = ["revision", "state", "author", "created", "note", "reason"]
+    show({"items": items}, output, lambda: table(heads, rows, "no policy has been applied yet"))
+
+
+def diff(
+    old: Annotated[int, typer.Argument(help="a revision", metavar="A")],
+    new: Annotated[int | None, typer.Argument(help="another; else what is in force", metavar="[B]")] = None,
+    socket: Socket = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Compare the documents of two revisions; exit code 1 when they differ."""
+    answer = controller(socket).get("policy", "diff", a=old, b=new)
+    show(answer, output, lambda: Text("".join(one["diff"] for one in answer["files"]).rstrip() or "no difference"))
+    if answer["files"]:
+        raise Stop(Exit.NO)

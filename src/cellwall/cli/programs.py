@@ -1,0 +1,105 @@
+"""The programs: the controller, and the agent's commands as they stand in the tree of commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.help import PROGRAMS, examples
+from cellwall.cli.host import AGENT_EXAMPLES, ENROLL_EXAMPLES, concerns
+from cellwall.cli.output import Format, Output, show, table
+from cellwall.cli.where import Socket
+from cellwall.cli.where import controller as connect
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_PLAIN: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    control = typer.Typer(help="The central program.", no_args_is_help=True)
+    control.command(
+        "run",
+        epilog=examples(
+            "cellwall controller run --data /var/lib/cellwall --advertise https://10.0.0.5:7443",
+            "cellwall controller run --data ./data --listen 127.0.0.1:7443 --advertise https://127.0.0.1:7443",
+        ),
+    )(run)
+    control.command("status", epilog=examples("cellwall controller status", "cellwall controller status -o json"))(
+        status
+    )
+    app.add_typer(control, name="controller", rich_help_panel=PROGRAMS)
+    agent = typer.Typer(help="The program of a host.", no_args_is_help=True)
+    agent.command("run", context_settings=_PLAIN, epilog=_epilogue(AGENT_EXAMPLES))(agent_run)
+    agent.command("boot", context_settings=_PLAIN, epilog=examples("cellwall agent boot"))(agent_boot)
+    agent.command(
+        "remove",
+        context_settings=_PLAIN,
+        epilog=examples("cellwall agent remove --leave open", "cellwall agent remove --leave keep --yes"),
+    )(agent_remove)
+    app.add_typer(agent, name="agent", rich_help_panel=PROGRAMS)
+    app.command("enroll", rich_help_panel=PROGRAMS, context_settings=_PLAIN, epilog=_epilogue(ENROLL_EXAMPLES))(enroll)
+
+
+def _epilogue(text: str) -> str:
+    return examples(*(line.strip() for line in text.splitlines()[1:]))
+
+
+def run(
+    data: Annotated[Path, typer.Option(help="where the controller keeps what it knows", metavar="DIR")],
+    advertise: Annotated[
+        list[str], typer.Option(help="how agents reach it; may be given several times", metavar="URL")
+    ],
+    listen: Annotated[str, typer.Option(help="where it listens for agents", metavar="ADDRESS:PORT")] = "[::]:7443",
+    socket: Annotated[Path | None, typer.Option(help="where people's commands reach it", metavar="PATH")] = None,
+    name: Annotated[str, typer.Option(help="the controller's name, in its certificate")] = "controller",
+) -> None:
+    """Run the controller until it is stopped."""
+    try:
+        from cellwall.controller import ControllerOptions, run_controller
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "cellwall":
+            raise
+        raise Stop(Exit.UNABLE, f"the controller needs `{error.name}`: `pip install 'cellwall[controller]'`") from None
+    run_controller(ControllerOptions(data.absolute(), listen, tuple(advertise), socket, name))
+
+
+def status(socket: Socket = None, output: Output = Format.TABLE) -> None:
+    """Say how the controller is: version, fleet, policy in force, flows seen."""
+    answer = connect(socket).get("status")
+    show(answer, output, lambda: _status(answer))
+
+
+def _status(answer: dict[str, Any]) -> RenderableType:
+    return table(["what", "is"], [[key.replace("_", " "), value] for key, value in answer.items()])
+
+
+def agent_run() -> None:
+    """Enforce and report for this host until stopped; stopping the agent leaves its rules in force."""
+    _elsewhere("agent", "run")
+
+
+def agent_boot() -> None:
+    """Enforce the last policy that was in force, from disk alone: run it before the network comes up."""
+    _elsewhere("agent", "boot")
+
+
+def agent_remove() -> None:
+    """Take Cellwall off this host, while no agent runs; what it enforced is forgotten."""
+    _elsewhere("agent", "remove")
+
+
+def enroll() -> None:
+    """Make this host a workload of a controller: trade a token for a certificate of its own."""
+    _elsewhere("enroll")
+
+
+def _elsewhere(*argv: str) -> None:
+    # INVARIANT: `cellwall.cli.main` takes these to `host` before typer is even loaded; here they have only their help.
+    assert concerns(argv)
+    raise Stop(Exit.USAGE, f"call it as `cellwall {' '.join(argv)}`")

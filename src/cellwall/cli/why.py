@@ -1,0 +1,204 @@
+"""`cellwall why`: what becomes of a flow, and because of what; asked of the controller, or worked out from files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from cellwall.cli.documents import policy_of, read_documents, read_fleet
+from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.flows import moment
+from cellwall.cli.help import SEE, examples
+from cellwall.cli.output import Format, Output, show, verdict, working
+from cellwall.cli.where import Socket, controller
+from cellwall.inventory import Fleet, Workload
+from cellwall.policy import Endpoint, Flow, Policy, Verdict, endpoint
+from cellwall.traffic import AddressError, PortSet, ServiceError, parse_address, parse_ports, port_name
+
+if TYPE_CHECKING:
+    from cellwall.analysis import RuleNote
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command(
+        "why",
+        rich_help_panel=SEE,
+        epilog=examples(
+            "cellwall why web-1 db-1 5432",
+            "cellwall why 198.51.100.20 web-1 tcp/443",
+            "cellwall why web-1 dns-1 udp/53 -o json",
+            "cellwall why web-1 db-1 5432 --policy policy/ --fleet fleet.json",
+        ),
+    )(why)
+
+
+def why(
+    source: Annotated[str, typer.Argument(help="a workload, or an address", metavar="SOURCE")],
+    destination: Annotated[str, typer.Argument(help="a workload, or an address", metavar="DESTINATION")],
+    port: Annotated[str, typer.Argument(help="`5432` for TCP, or such as `udp/53`, `icmp/8/0`", metavar="PORT")],
+    revision: Annotated[int | None, typer.Option(help="as of this revision", metavar="N")] = None,
+    policy: Annotated[
+        list[Path] | None, typer.Option(help="answer from these documents instead", metavar="PATH")
+    ] = None,
+    fleet: Annotated[
+        Path | None, typer.Option(help="with --policy: the fleet, as `workloads -o json` writes it", metavar="FILE")
+    ] = None,
+    socket: Socket = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Say what becomes of a flow: verdict, rule, file and line, both ends' modes, and what the kernel holds.
+
+    Exit code 0 when it passes, 1 when it is denied."""
+    service = read_service(port)
+    if policy:
+        answer = explain(policy_of(read_documents(policy)), _fleet(fleet), source, destination, service, time.time())
+    else:
+        with working("asking both ends"):
+            answer = controller(socket).get(
+                "why", source=source, destination=destination, port=service, revision=revision
+            )
+    show(answer, output, lambda: draw(answer))
+    if answer["outcome"] == "denied":
+        raise Stop(Exit.NO)
+
+
+def read_service(text: str) -> str:
+    """Read the port of a question: one point, `5432` being TCP's. Raises `Stop`."""
+    try:
+        ports = parse_ports(f"tcp/{text}" if text.isdecimal() else text)
+    except ServiceError as error:
+        raise Stop(Exit.USAGE, str(error)) from None
+    if ports.size() != 1:
+        raise Stop(Exit.USAGE, f"`{text}` is {ports.size()} ports; ask for one, such as `tcp/443` or `icmp/8/0`")
+    return port_name(_point(ports))
+
+
+def _point(ports: PortSet) -> int:
+    return ports.spans[0].first
+
+
+def _fleet(path: Path | None) -> Fleet:
+    return read_fleet(path) if path else Fleet()
+
+
+def explain(policy: Policy, fleet: Fleet, source: str, destination: str, service: str, now: float) -> dict[str, Any]:
+    """Work out the answer from a policy and a fleet, in the form in which the controller gives it."""
+    from cellwall.analysis import why as explained
+
+    at = _point(parse_ports(service))
+    known = Fleet((*fleet.workloads, *_declared(policy, fleet)), fleet.controllers)
+    ones, others = _ends(known, source), _ends(known, destination)
+    pairs = [(one, other) for one in ones for other in others if one.address.version == other.address.version]
+    if not pairs:
+        raise Stop(Exit.USAGE, f"`{source}` and `{destination}` share no IP version")
+    found = explained(policy, known, Flow(*pairs[0], at >> 16, at & 0xFFFF), now)
+    rules = {note.id: note for note in found.matching}
+    return {
+        "source": _end(pairs[0][0]),
+        "destination": _end(pairs[0][1]),
+        "service": service,
+        "outcome": found.outcome.value,
+        "would": found.would.value,
+        "egress": _verdict(found.egress.verdict, rules),
+        "ingress": _verdict(found.ingress.verdict, rules),
+        "advice": list(found.advice),
+    }
+
+
+def _end(end: Endpoint) -> dict[str, Any]:
+    return {"address": str(end.address), "workload": end.workload, "labels": dict(end.labels), "agent": end.agent}
+
+
+def _verdict(told: Verdict | None, rules: Mapping[str, RuleNote]) -> dict[str, Any] | None:
+    if told is None:
+        return None
+    return {
+        "outcome": told.outcome.value,
+        "would": told.would.value,
+        "tier": told.tier.value,
+        "mode": told.mode.value,
+        "rules": [_rule(name, rules.get(name)) for name in told.because],
+        "staged": [{"id": name} for name in told.staged],
+    }
+
+
+def _rule(name: str, note: RuleNote | None) -> dict[str, Any]:
+    if note is None:
+        return {"id": name, "action": "lifeline", "place": "built in", "reason": "", "owner": ""}
+    return {"id": name, "action": note.action.value, "place": note.place, "reason": note.reason, "owner": note.owner}
+
+
+def _declared(policy: Policy, fleet: Fleet) -> Iterator[Workload]:
+    for one in policy.workloads:
+        if one.name not in fleet.by_name:
+            yield Workload(one.name, one.labels, one.addresses, agent=False)
+
+
+def _ends(fleet: Fleet, name: str) -> list[Endpoint]:
+    workload = fleet.by_name.get(name)
+    if workload is not None:
+        if not workload.addresses:
+            raise Stop(Exit.NO, f"workload `{name}` has no address")
+        return [endpoint(fleet, address) for address in workload.addresses]
+    try:
+        return [endpoint(fleet, parse_address(name))]
+    except AddressError:
+        raise Stop(Exit.NO, f"there is no workload `{name}`, and it is not an address") from None
+
+
+def draw(answer: dict[str, Any]) -> RenderableType:
+    """Draw the answer as sentences: the verdict, then each end's part in it, and what would have to change."""
+    source, destination = answer["source"], answer["destination"]
+    flow = f"{_name(source)} → {_name(destination)} {answer['service']}  "
+    parts: list[RenderableType] = [Text.assemble((flow, "bold"), verdict(_word(answer)))]
+    for side, end in (("egress", source), ("ingress", destination)):
+        parts += _part(side, end, answer)
+    seen = answer.get("seen")
+    if seen:
+        parts.append(
+            Text(f"  seen     {seen['connections']} connections, last at {moment(seen['last_seen'])}: {_word(seen)}")
+        )
+    # What each end says is drawn above; the rest says what would have to change.
+    told = [line for line in answer.get("advice") or () if not line.startswith(("egress: ", "ingress: "))]
+    return Group(*parts, *(Text(f"  advice   {line}") for line in told))
+
+
+def _name(end: dict[str, Any]) -> str:
+    return str(end["workload"] or end["address"])
+
+
+def _word(told: dict[str, Any]) -> str:
+    return "would be denied" if (told["outcome"], told["would"]) == ("allowed", "denied") else str(told["outcome"])
+
+
+def _part(side: str, end: dict[str, Any], answer: dict[str, Any]) -> list[RenderableType]:
+    labels = ",".join(f"{key}={value}" for key, value in end["labels"].items()) or "no labels"
+    lines: list[RenderableType] = [Text(f"  {side} at {_name(end)} ({end['address']}; {labels})", style="bold")]
+    told = answer[side]
+    if told is None:
+        lines.append(Text("    nothing is enforced at this end: it has no agent"))
+        return lines
+    lines.append(Text.assemble("    verdict  ", verdict(_word(told)), f" in mode {told['mode']}"))
+    if not told["rules"]:
+        lines.append(Text("    because  no rule allows it, and that is the default"))
+    for rule in told["rules"]:
+        reason = f": {rule['reason']}" if rule.get("reason") else ""
+        lines.append(Text(f"    because  {rule['action']} `{rule['id']}` at {rule['place']}{reason}"))
+    held: dict[str, Any] | None = answer["held"].get(side) if "held" in answer else None
+    if held:
+        lines.append(Text(f"    kernel   {_held(held)}"))
+    return lines
+
+
+def _held(held: dict[str, Any]) -> str:
+    if held.get("error"):
+        return str(held["error"])
+    rules = ", ".join(f"`{name}`" for name in held.get("rules") or ()) or "the default"
+    return f"{_word(held)} by {rules}, in mode {held['mode']}, revision {held['revision']}"

@@ -1,0 +1,217 @@
+"""What the people's API works with, and how a request's words become values."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar, cast
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ConfigDict
+
+from cellwall.analysis import Impact, impact
+from cellwall.controller.api.channel import Channel
+from cellwall.controller.control import Control
+from cellwall.controller.core import Wanted
+from cellwall.controller.errors import ControllerError
+from cellwall.controller.ground import Ground, compile_ground
+from cellwall.controller.plan import Plan, make_plan
+from cellwall.controller.store.flows import FlowStore
+from cellwall.inventory import Fleet
+from cellwall.labels import LabelError, parse_selector
+from cellwall.policy import Policy
+from cellwall.traffic import (
+    EVERYTHING,
+    NOTHING,
+    Address,
+    AddressError,
+    Network,
+    PortSet,
+    ServiceError,
+    parse_address,
+    parse_network,
+    parse_ports,
+)
+
+T = TypeVar("T")
+MOST_ITEMS = 10_000
+_AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@dataclass
+class Desk:
+    """All that a request may need. Requests run in the loop's own thread; what takes long goes to another."""
+
+    control: Control
+    flows: FlowStore
+    channel: Channel
+    clock: Callable[[], float]
+    changed: Callable[[], None]
+
+    async def compile(self, ground: Ground) -> dict[str, Wanted]:
+        """Compile in another thread."""
+        return await asyncio.to_thread(compile_ground, ground, self.clock())
+
+    async def plan(self, ground: Ground) -> Plan:
+        """Compare what `ground` wants with what is wanted at this moment."""
+        return make_plan(self.control.wanted, await self.compile(ground))
+
+    async def impact(self, after: Ground, since: float) -> Impact:
+        """Say what changes for the flows that were seen, and for all that can be. Raises `FlowStoreError`."""
+        before, now = self.control.ground(), self.clock()
+        records = await asyncio.to_thread(self.flows.tuples, since)
+        # Documents may declare workloads of their own: both policies are looked at with those of the new ones.
+        alike = before.fleet.by_address.keys() == after.fleet.by_address.keys()
+        fleet = before.fleet if alike else after.fleet
+        return await asyncio.to_thread(impact, before.policy, after.policy, fleet, records, now, new_fleet=after.fleet)
+
+
+def the_desk(request: Request) -> Desk:
+    """Give the desk of the application that serves `request`."""
+    return cast("Desk", request.app.state.desk)
+
+
+def the_author(request: Request) -> str:
+    """Say who asks: the user at the other end of the Unix socket, as the kernel says."""
+    return request.client.host if request.client is not None and request.client.host else "local"
+
+
+TheDesk = Annotated[Desk, Depends(the_desk)]
+Author = Annotated[str, Depends(the_author)]
+Page = tuple[list[T], str | None]
+
+
+class Body(BaseModel):
+    """A request's body: a closed set of fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- lists ---
+
+
+def page(items: Sequence[T], key: Callable[[T], str], limit: int, cursor: str | None) -> Page[T]:
+    """Give the items after `cursor`, `limit` at most, and the next cursor. `items` are in order of `key`."""
+    rest = [item for item in items if cursor is None or key(item) > cursor]
+    return rest[:limit], key(rest[limit - 1]) if len(rest) > limit else None
+
+
+def listed(items: Sequence[object], following: str | None = None) -> dict[str, Any]:
+    """Give the answer that holds a list."""
+    return {"items": list(items), "next": following}
+
+
+def to_cursor(*parts: object) -> str:
+    """Write a place in a list as one word."""
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
+def from_cursor(text: str, count: int) -> list[Any]:
+    """Read what `to_cursor` wrote. Raises `ControllerError`."""
+    try:
+        parts = json.loads(base64.urlsafe_b64decode(text.encode()))
+        if isinstance(parts, list) and len(cast("list[Any]", parts)) == count:
+            return cast("list[Any]", parts)
+    except ValueError:
+        pass
+    raise ControllerError(f"`{text}` is no cursor; give back what `next` said")
+
+
+# --- words ---
+
+
+def moment(text: str | None, now: float, otherwise: float) -> float:
+    """Read a moment: `15m` ago (s, m, h, d, w), seconds since the epoch, or RFC 3339. Raises `ControllerError`."""
+    if not text:
+        return otherwise
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return now - float(ago[1]) * _SECONDS[ago[2]]
+    try:
+        at = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else _rfc3339(text)
+    except (ValueError, OverflowError):
+        at = math.nan
+    if not math.isfinite(at):
+        raise ControllerError(f"`{text}` is no moment; wanted `15m`, `2026-12-01T00:00:00Z` or seconds since 1970")
+    return at
+
+
+def _rfc3339(text: str) -> float:
+    found = datetime.fromisoformat(text.replace(" ", "+"))
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def ports(text: str | None, policy: Policy) -> PortSet:
+    """Read ports as a policy would: `tcp/80`, a service of the policy, a bare number; several with commas."""
+    if not text:
+        return EVERYTHING
+    services = {service.name: service.ports for service in policy.services}
+    found = NOTHING
+    for word in text.split(","):
+        if word in services:
+            found |= services[word]
+        elif word.isdigit():
+            found |= parse_ports(f"tcp/{word}") | parse_ports(f"udp/{word}")
+        else:
+            try:
+                found |= parse_ports(word)
+            except ServiceError as error:
+                raise ControllerError(str(error)) from None
+    return found
+
+
+def networks(text: str | None, policy: Policy, fleet: Fleet) -> tuple[Network, ...] | None:
+    """Read one end of flows: a workload, an address or prefix, `network:NAME`, or a selector; None is nobody.
+
+    The empty tuple is anybody. Raises `ControllerError`.
+    """
+    if not text or text == "any":
+        return ()
+    if text.startswith("network:"):
+        books = {book.name: book.prefixes for book in policy.networks}
+        if text.removeprefix("network:") not in books:
+            raise ControllerError(f"unknown network `{text.removeprefix('network:')}`")
+        return books[text.removeprefix("network:")] or None
+    if text in fleet.by_name:
+        return _exactly(fleet.by_name[text].addresses) or None
+    try:
+        return (parse_network(text),)
+    except AddressError as error:
+        if re.fullmatch(r"[0-9.]+(/\d+)?|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(/\d+)?", text):
+            raise ControllerError(str(error)) from None
+    try:
+        selector = parse_selector(text)
+    except LabelError as error:
+        raise ControllerError(f"`{text}` is no workload, network or selector: {error}") from None
+    found = [one.addresses for one in fleet.workloads if selector.matches(one.labels)]
+    return _exactly(address for addresses in found for address in addresses) or None
+
+
+def _exactly(addresses: Any) -> tuple[Network, ...]:
+    return tuple(parse_network(str(address)) for address in addresses)
+
+
+def end(text: str, fleet: Fleet, version: int | None = None) -> Address:
+    """Read a workload or an address as one address, of IP `version` where that is given. Raises `ControllerError`."""
+    workload = fleet.by_name.get(text)
+    if workload is None:
+        try:
+            return parse_address(text)
+        except AddressError:
+            raise ControllerError(f"`{text}` is neither a workload nor an address") from None
+    for address in workload.addresses:
+        if version in (None, address.version):
+            return address
+    raise ControllerError(f"workload `{text}` has no {'' if version is None else f'IPv{version} '}address")
+
+
+def jsonable(mapping: Mapping[str, object]) -> dict[str, Any]:
+    """Give a mapping as JSON would hold it."""
+    return json.loads(json.dumps(mapping, default=str))

@@ -1,0 +1,329 @@
+"""What each agent is sent, as a step function: how a point stands and what is wanted go in, a message comes out.
+
+    policy × fleet ──compile──▶ Wanted ──┐
+                                         ├─ advance ──▶ Whole | Change | nothing
+    Hello, Receipt ──▶ Standing ─────────┘
+
+INVARIANT: what is sent depends on what is wanted and on what the agent last said that it holds, never on the way
+there. At most one message is under way per agent: whatever changes meanwhile is in the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from cellwall.compile import Members, Misfit, Point, Ruleset
+from cellwall.wire import Hello, Holding, PointState, Receipt, change_between, content_hash, digest_of, sum_members
+
+NOTHING = Holding()
+LARGEST_CHANGE = 4096
+"""Over so many addresses, or half of all, a change is sent as the whole."""
+
+SETTLED = frozenset({PointState.ENFORCED, PointState.RELAXED})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one point is to hold, with the digests by which it is recognised."""
+
+    revision: int
+    ruleset: Ruleset
+    members: Members
+    misfits: tuple[Misfit, ...]
+    content: bytes
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an agent is known to hold at `generation`: from here a change of members can be sent."""
+
+    generation: int
+    wanted: Wanted
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one point stands, as the controller knows it.
+
+    `issued` is what was last sent to it: its generation counts up and never back. `holding`, `state`, `reason`,
+    `misfits` and `at` are as its last receipt said. `spurned` is a content that it refused or took back: not sent
+    again within the same revision. `seen` is when it was last connected.
+
+    The rest is of this connection: `awaiting` a receipt; `whole` says whether what is under way is; `base`.
+    """
+
+    workload: str
+    issued: Holding = NOTHING
+    holding: Holding = NOTHING
+    state: PointState | None = None
+    reason: str = ""
+    misfits: tuple[Misfit, ...] = ()
+    at: float = 0.0
+    spurned: Holding = NOTHING
+    seen: float = 0.0
+    connected: bool = field(default=False, compare=False)
+    awaiting: bool = field(default=False, compare=False)
+    whole: bool = field(default=True, compare=False)
+    base: Base | None = field(default=None, compare=False)
+    under_way: Wanted | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Send all of `wanted`."""
+
+    generation: int
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Send only how the members of `base` become those of `wanted`."""
+
+    base: int
+    generation: int
+    wanted: Wanted
+    added: Mapping[bytes, int]
+    removed: tuple[bytes, ...]
+
+
+class Shown(StrEnum):
+    """How a point is shown: as its own receipts say, and what only the controller can know."""
+
+    ENFORCED = "enforced"
+    RELAXED = "relaxed"
+    REFUSED = "refused"
+    FAILED = "failed"
+    DRIFTED = "drifted"
+    REVERTED = "reverted"
+    PROVISIONAL = "provisional"
+    PENDING = "pending"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a rollout: how a point stands to the revision that is wanted."""
+
+    workload: str
+    state: Shown
+    reason: str
+    revision_wanted: int
+    revision_held: int
+    generation_wanted: int
+    generation_held: int
+    misfits: tuple[Misfit, ...]
+    at: float
+    connected: bool
+
+
+def want(points: Mapping[str, Point]) -> dict[str, Wanted]:
+    """Give what each point is to hold. Members that several points share are summed up once."""
+    sums: dict[int, int] = {}
+    wanted: dict[str, Wanted] = {}
+    for name, point in points.items():
+        shared = id(point.members)
+        if shared not in sums:
+            sums[shared] = sum_members(point.members)
+        content = content_hash(point.ruleset)
+        wanted[name] = Wanted(
+            point.ruleset.revision,
+            point.ruleset,
+            point.members,
+            point.misfits,
+            content,
+            digest_of(content, sums[shared]),
+        )
+    return wanted
+
+
+# --- what agents say ---
+
+
+def greeted(standing: Standing, hello: Hello, now: float) -> Standing:
+    """Take a `Hello`: a connection begins, and what was under way on an earlier one is done or lost."""
+    highest = max(hello.highest, hello.holding.generation)
+    issued = standing.issued
+    if highest < issued.generation:
+        # It never took what was sent last. The number stays used, the content has to be sent anew.
+        issued = Holding(generation=issued.generation)
+    elif highest > issued.generation:
+        # It knows more than we do: our state is from a backup. Only a higher number will be taken.
+        issued = Holding(generation=highest)
+    known = standing.base
+    base = known if known is not None and _is(hello.holding, known) else None
+    state, reason = standing.state, standing.reason
+    if hello.holding.generation == 0 and highest == 0:
+        state, reason = None, ""
+    return replace(
+        standing,
+        issued=issued,
+        holding=hello.holding,
+        state=state,
+        reason=reason,
+        seen=now,
+        connected=True,
+        awaiting=False,
+        base=base,
+        under_way=None,
+    )
+
+
+def parted(standing: Standing, now: float) -> Standing:
+    """Take the end of a connection."""
+    return replace(standing, connected=False, awaiting=False, seen=now, under_way=None)
+
+
+def received(standing: Standing, receipt: Receipt, now: float) -> Standing:
+    """Take a receipt."""
+    issued, spurned, base = standing.issued, standing.spurned, standing.base
+    answers = receipt.generation >= issued.generation
+    if receipt.generation > issued.generation:
+        issued = Holding(generation=receipt.generation)
+    elif answers and receipt.state in (PointState.REFUSED, PointState.REVERTED):
+        spurned = issued
+    elif answers and receipt.state is PointState.FAILED and not standing.whole:
+        # It has gone astray by differences: it needs the whole.
+        issued, base = Holding(generation=issued.generation), None
+    if answers and standing.under_way is not None and receipt.holding.generation == issued.generation:
+        reached = Base(issued.generation, standing.under_way)
+        base = reached if _is(receipt.holding, reached) else None
+    return replace(
+        standing,
+        issued=issued,
+        holding=receipt.holding,
+        state=receipt.state,
+        reason=receipt.reason,
+        misfits=tuple(Misfit(note.rule, note.reason) for note in receipt.misfits),
+        at=receipt.at or now,
+        spurned=spurned,
+        seen=now,
+        awaiting=standing.awaiting and not answers,
+        under_way=None if answers else standing.under_way,
+        base=base,
+    )
+
+
+def _is(holding: Holding, base: Base) -> bool:
+    return (holding.generation, holding.digest) == (base.generation, base.wanted.digest)
+
+
+# --- what they are sent ---
+
+
+def advance(standing: Standing, wanted: Wanted) -> tuple[Standing, Whole | Change | None]:
+    """Give what to send to bring a point from how it stands to what is wanted, and how it stands after sending."""
+    if not standing.connected or standing.awaiting:
+        return standing, None
+    if holds(standing, wanted):
+        if standing.base is None or standing.base.wanted is not wanted:
+            standing = replace(standing, base=Base(standing.holding.generation, wanted))
+        return standing, None
+    offered = (wanted.digest, wanted.revision)
+    if offered in ((one.digest, one.revision) for one in (standing.issued, standing.spurned)):
+        return standing, None
+    generation = standing.issued.generation + 1
+    sent = _change(standing, wanted, generation) or Whole(generation, wanted)
+    after = replace(
+        standing,
+        issued=Holding(generation=generation, revision=wanted.revision, digest=wanted.digest),
+        awaiting=True,
+        whole=isinstance(sent, Whole),
+        under_way=wanted,
+    )
+    return after, sent
+
+
+def holds(standing: Standing, wanted: Wanted) -> bool:
+    """Say whether a point holds exactly what is wanted, whichever revision brought it."""
+    return standing.holding.generation > 0 and standing.holding.digest == wanted.digest
+
+
+def _change(standing: Standing, wanted: Wanted, generation: int) -> Change | None:
+    base = standing.base
+    if base is None or not _is(standing.holding, base) or base.wanted.content != wanted.content:
+        return None
+    added, removed = change_between(base.wanted.members, wanted.members)
+    if len(added) + len(removed) > max(1, min(LARGEST_CHANGE, len(wanted.members) // 2)):
+        return None
+    return Change(base.generation, generation, wanted, added, removed)
+
+
+# --- how it is shown ---
+
+
+def show(standing: Standing, wanted: Wanted, now: float, silent_after_s: float) -> Row:
+    """Give one line of a rollout."""
+    held = holds(standing, wanted)
+    state, reason = _shown(standing, wanted, held)
+    if is_silent(standing, now, silent_after_s):
+        was = f"; {state}{': ' + reason if reason else ''}" if standing.state is not None else ""
+        state, reason = Shown.SILENT, ("its agent is not connected" + was)
+    return Row(
+        workload=standing.workload,
+        state=state,
+        reason=reason,
+        revision_wanted=wanted.revision,
+        # What is held is the same for the wanted revision as for the one that brought it.
+        revision_held=wanted.revision if held else standing.holding.revision,
+        generation_wanted=standing.holding.generation if held else standing.issued.generation,
+        generation_held=standing.holding.generation,
+        misfits=wanted.misfits + tuple(one for one in standing.misfits if one not in wanted.misfits),
+        at=standing.at,
+        connected=standing.connected,
+    )
+
+
+def is_silent(standing: Standing, now: float, silent_after_s: float) -> bool:
+    """Say whether an agent has been away for longer than a reconnection takes."""
+    return not standing.connected and now - standing.seen > silent_after_s
+
+
+def _shown(standing: Standing, wanted: Wanted, held: bool) -> tuple[Shown, str]:
+    if held:
+        if standing.state is PointState.ENFORCED and wanted.misfits:
+            return Shown.RELAXED, _misfits(wanted.misfits)
+        if standing.state in (PointState.REFUSED, PointState.REVERTED, None):
+            # Whatever was refused or taken back before: what it holds is what is wanted again.
+            return (Shown.RELAXED, _misfits(wanted.misfits)) if wanted.misfits else (Shown.ENFORCED, standing.reason)
+        return Shown(standing.state.value), standing.reason
+    own = (standing.issued.digest, standing.issued.revision) == (wanted.digest, wanted.revision)
+    troubled = standing.state in (
+        PointState.REFUSED,
+        PointState.FAILED,
+        PointState.REVERTED,
+        PointState.DRIFTED,
+    )
+    if own and troubled and standing.state is not None and not standing.awaiting:
+        return Shown(standing.state.value), standing.reason
+    if not standing.connected:
+        return Shown.PENDING, "waits for its agent"
+    return Shown.PENDING, "on its way" if standing.awaiting else "waits to be sent"
+
+
+def _misfits(misfits: tuple[Misfit, ...]) -> str:
+    return "; ".join(f"rule `{one.rule}`: {one.reason}" for one in misfits)
+
+
+class Outlook(StrEnum):
+    """What becomes of the revision that is on its way."""
+
+    GOES_ON = "goes on"
+    DONE = "done"
+    FAILED = "failed"
+
+
+def outlook(rows: Mapping[str, Row], standings: Mapping[str, Standing], revision: int) -> tuple[Outlook, str]:
+    """Say what becomes of `revision`, from how all points stand to it, and why.
+
+    One point that took it back is enough to fail it. Silent points are not waited for.
+    """
+    for name, standing in standings.items():
+        if standing.state is PointState.REVERTED and standing.spurned.revision == revision and name in rows:
+            return Outlook.FAILED, f"`{name}` took it back: {standing.reason}"
+    if all(row.state in (Shown.ENFORCED, Shown.RELAXED, Shown.SILENT) for row in rows.values()):
+        return Outlook.DONE, ""
+    return Outlook.GOES_ON, ""

@@ -1,0 +1,318 @@
+"""The flow store's process: it is started, asked, started again when it died, and it ends when its parent does.
+
+    any thread ── FlowProcess ══ unix socket, one connection a thread ══ serve ── Engine ── chDB
+
+The parent listens and hands the socket down, so that a request made while the worker starts again waits in the queue;
+every call may be repeated, as an insert is known by its batch. A frame is its length (8 bytes, big end first) and
+msgpack: `[call, arguments]` one way, `[fault or nil, result]` the other.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cellwall.controller.store.flow_columns import OUTCOMES, from_columns, pack16, to_columns
+from cellwall.controller.store.flow_worker import Engine
+from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStoreError, Query, Tick
+from cellwall.flows import Flow, FlowRecord, merge
+from cellwall.traffic import EVERYTHING, Network
+
+CALLS = ("flows", "edges", "tuples", "series", "count", "insert", "prune")
+ANSWER_S = 120.0
+START_S = 30.0
+MOST_FRAME = 1 << 31
+_MAPPED = IPv6Network("::ffff:0:0/96")
+
+
+def open_flows(folder: Path) -> FlowProcess:
+    """Open the flow store under `folder`, made if it is not there. Raises `FlowStoreError`."""
+    return FlowProcess(folder)
+
+
+class FlowProcess:
+    """The flow store in a process of its own; see `FlowStore` for what each call does."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._room = tempfile.mkdtemp(prefix="cellwall-flows-")
+        self._path = f"{self._room}/socket"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self._path)
+        self._listener.listen(128)
+        self._lock = threading.Lock()
+        self._idle: list[socket.socket] = []
+        self._closed = False
+        self._process = self._start()
+        try:
+            self.count()
+        except FlowStoreError:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process id of the worker."""
+        return self._process.pid
+
+    def insert(self, records: Sequence[FlowRecord], batch: str) -> None:
+        """Keep `records` unless `batch` was kept before."""
+        if records:
+            self._ask("insert", to_columns(records), batch)
+
+    def flows(self, query: Query) -> tuple[Flow, ...]:
+        """Give one page of merged flows."""
+        asked: dict[str, Any] = {
+            "since": query.since,
+            "until": _finite(query.until),
+            "source": _ranges(query.source),
+            "destination": _ranges(query.destination),
+            "ports": None if query.ports == EVERYTHING else [(span.first, span.last) for span in query.ports.spans],
+            "outcome": None if query.outcome is None else OUTCOMES.index(query.outcome),
+            "would": None if query.would is None else OUTCOMES.index(query.would),
+            "limit": query.limit,
+            "after": None,
+        }
+        if query.after is not None:
+            seen, key = query.after
+            asked["after"] = (seen, pack16(key.source), pack16(key.destination), key.protocol, key.port)
+        return merge(from_columns(self._ask("flows", asked)))
+
+    def edges(self, since: float, until: float = math.inf) -> tuple[FlowRecord, ...]:
+        """Give the sums by key, reporter, side, process, verdict and rules."""
+        end = None if math.isinf(until) else math.ceil(until / HOUR_S)
+        return from_columns(self._ask("edges", math.floor(since / HOUR_S), end))
+
+    def tuples(self, since: float) -> tuple[FlowRecord, ...]:
+        """Give one record for each key, side and process."""
+        return from_columns(self._ask("tuples", math.floor(since / HOUR_S)))
+
+    def series(self, since: float, until: float, step_s: float) -> tuple[Tick, ...]:
+        """Count connections per step."""
+        columns = self._ask("series", float(since), float(until), float(step_s))
+        return tuple(Tick(since + step * step_s, *counts) for step, *counts in zip(*columns, strict=True))
+
+    def count(self) -> int:
+        """Count the records."""
+        return int(self._ask("count"))
+
+    def prune(self, before: float) -> int:
+        """Drop the days that ended at or before `before`."""
+        return int(self._ask("prune", math.floor(before / DAY_S)))
+
+    def close(self) -> None:
+        """End the worker; what was inserted stays."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for connection in self._idle:
+                connection.close()
+            self._idle.clear()
+            self._listener.close()
+            _end(self._process)
+            shutil.rmtree(self._room, ignore_errors=True)
+
+    # --- the worker ---
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        handed = self._listener.fileno()
+        # INVARIANT: the worker's standard input is held by us alone: it ends when we do, however that is.
+        return subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import main; main()", str(self._folder), str(handed)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(handed,),
+            start_new_session=True,
+        )
+
+    def _start_again(self, died: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            if self._closed:
+                raise FlowStoreError("the flow store is closed")
+            if self._process is not died:
+                return
+            for connection in self._idle:
+                connection.close()
+            self._idle.clear()
+            try:
+                died.wait(1.0)
+            except subprocess.TimeoutExpired:
+                return  # It lives: one connection was lost, no more.
+            _end(died)
+            self._process = self._start()
+
+    def _ask(self, call: str, *arguments: Any) -> Any:
+        for last in (False, True):
+            process = self._process
+            try:
+                return self._answer(call, arguments, process)
+            except (OSError, EOFError) as error:
+                if self._closed:
+                    raise FlowStoreError("the flow store is closed") from None
+                if isinstance(error, TimeoutError):
+                    raise FlowStoreError(f"the flow store did not answer within {ANSWER_S:.0f} s") from None
+                self._start_again(process)
+                if last:
+                    raise FlowStoreError("the flow store ended twice over one call; it is started again") from None
+        raise AssertionError("unreachable")
+
+    def _answer(self, call: str, arguments: tuple[Any, ...], process: subprocess.Popen[bytes]) -> Any:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            _send(connection, msgspec.msgpack.encode((call, arguments)))
+            # A worker that cannot start never takes the connection from the queue: look at it while we wait.
+            connection.settimeout(0.5)
+            until = time.monotonic() + ANSWER_S
+            while True:
+                try:
+                    first = connection.recv(1)
+                    break
+                except TimeoutError:
+                    if process.poll() is not None:
+                        raise EOFError from None
+                    if time.monotonic() > until:
+                        raise
+            connection.settimeout(ANSWER_S)
+            fault, result = msgspec.msgpack.decode(_receive(connection, first))
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+        if fault is not None:
+            raise FlowStoreError(f"the flow store refused `{call}`: {fault}")
+        return result
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(ANSWER_S)
+        connection.connect(self._path)
+        return connection
+
+
+def _finite(moment: float) -> float | None:
+    return None if math.isinf(moment) else moment
+
+
+def _ranges(networks: tuple[Network, ...]) -> list[tuple[bytes, bytes]]:
+    ranges: list[tuple[bytes, bytes]] = []
+    for network in networks:
+        first, last = network.network_address, network.broadcast_address
+        if isinstance(network, IPv6Network) and network.supernet_of(_MAPPED):
+            # The tables hold IPv4 addresses as mapped ones, which no IPv6 prefix means.
+            ranges.append((first.packed, (_MAPPED[0] - 1).packed))
+            ranges.append(((_MAPPED[-1] + 1).packed, last.packed))
+        else:
+            ranges.append((pack16(first), pack16(last)))
+    return ranges
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _send(connection: socket.socket, body: bytes) -> None:
+    connection.sendall(len(body).to_bytes(8, "big") + body)
+
+
+def _receive(connection: socket.socket, first: bytes = b"") -> bytes:
+    size = int.from_bytes(_exactly(connection, 8, first), "big")
+    if size > MOST_FRAME:
+        raise EOFError
+    return _exactly(connection, size)
+
+
+def _exactly(connection: socket.socket, size: int, first: bytes = b"") -> bytes:
+    got = bytearray(first)
+    while len(got) < size:
+        part = connection.recv(min(size - len(got), 1 << 20))
+        if not part:
+            raise EOFError
+        got += part
+    return bytes(got)
+
+
+# --- in the worker ---
+
+
+def serve(folder: Path, listener: socket.socket) -> None:
+    """Answer on `listener`, a thread and an engine for each connection, until standard input ends."""
+    first = _open_engine(folder)
+    first.prepare()
+    threading.Thread(target=_accept, args=(folder, listener), daemon=True).start()
+    while os.read(0, 4096):
+        pass
+    listener.close()
+    first.close()
+
+
+def _open_engine(folder: Path) -> Engine:
+    # A worker whose parent was killed a moment ago may still hold the folder.
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            return Engine(folder)
+        except Exception:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def _accept(folder: Path, listener: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=_talk, args=(folder, connection), daemon=True).start()
+
+
+def _talk(folder: Path, connection: socket.socket) -> None:
+    engine = Engine(folder)
+    with connection:
+        while True:
+            try:
+                call, arguments = msgspec.msgpack.decode(_receive(connection))
+            except (OSError, EOFError):
+                break
+            _send(connection, msgspec.msgpack.encode(_do(engine, call, arguments)))
+    engine.close()
+
+
+def _do(engine: Engine, call: str, arguments: list[Any]) -> tuple[str | None, Any]:
+    if call not in CALLS:
+        return f"there is no call `{call}`", None
+    try:
+        return None, getattr(engine, call)(*arguments)
+    except Exception as error:  # noqa: BLE001 - one bad request does not stop the others
+        return " ".join(str(error).split())[:500], None
+
+
+def main() -> None:
+    """Serve the folder and the listening socket that the command line names."""
+    serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
+    # Threads may be inside the engine: what was inserted is on the disk, so nothing is owed to them.
+    os._exit(0)

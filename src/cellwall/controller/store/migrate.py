@@ -1,0 +1,31 @@
+"""Bring the tables of a database to the newest migration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic.config import Config
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from cellwall.controller import migrations
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations that `connection` has not seen, inside its transaction.
+
+    Alembic's own environment file is not used: this function is all there is to it, and it runs at every start.
+    """
+    folder = Path(migrations.__path__[0])
+    script = ScriptDirectory(str(folder), version_locations=[str(folder)], messaging_opts=Config().messaging_opts)
+
+    def steps(revision: Any, context: MigrationContext) -> Any:
+        # Alembic keeps this function behind an underscore, for its own environment file to call.
+        return script._upgrade_revs("head", revision)  # pyright: ignore[reportPrivateUsage]
+
+    context = MigrationContext.configure(connection, opts={"fn": steps, "script": script})
+    with Operations.context(context):
+        context.run_migrations()

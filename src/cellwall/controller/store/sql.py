@@ -1,0 +1,497 @@
+"""The controller's state in SQL: SQLite, in WAL mode."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql import Executable
+
+from cellwall.compile import Misfit
+from cellwall.controller.core import Standing
+from cellwall.controller.store import tables as t
+from cellwall.controller.store.migrate import migrate
+from cellwall.controller.store.state import (
+    AuditEntry,
+    CertificateRow,
+    DenialRow,
+    LabelRow,
+    LabelSource,
+    Progress,
+    Revision,
+    RevisionState,
+    StateError,
+    TokenRow,
+    WorkloadRow,
+    audit_entry,
+)
+from cellwall.labels import Labels
+from cellwall.traffic import parse_address
+from cellwall.wire import Facts, Holding, PointState, Receipt
+
+_PRECEDENCE = list(LabelSource)
+
+
+class _Point(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a `Standing`."""
+
+    issued: Holding
+    holding: Holding
+    state: PointState | None
+    reason: str
+    misfits: tuple[tuple[str, str], ...]
+    at: float
+    spurned: Holding
+    seen: float
+
+
+class SqlState:
+    """The state in an SQL database; see `StateStore` for what each call does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._open: Connection | None = None
+        self._last: AuditEntry | None = None
+        with self.transaction():
+            migrate(self._connection())
+            found = self._rows(select(t.audit).order_by(t.audit.c.number.desc()).limit(1))
+            self._last = _audit(found[0]) if found else None
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """Make the calls inside one write; one inside another joins it."""
+        if self._open is not None:
+            yield
+            return
+        last = self._last
+        try:
+            with self._engine.begin() as self._open:
+                yield
+        except SQLAlchemyError as error:
+            self._last = last
+            raise StateError(f"the store of the state: {str(error.args[0] if error.args else error)[:200]}") from None
+        except BaseException:
+            self._last = last
+            raise
+        finally:
+            self._open = None
+
+    # --- workloads ---
+
+    def workloads(self) -> tuple[WorkloadRow, ...]:
+        """Give all workloads."""
+        return tuple(_workload(row) for row in self._rows(select(t.workloads).order_by(t.workloads.c.name)))
+
+    def workload(self, name: str) -> WorkloadRow | None:
+        """Give one workload."""
+        rows = self._rows(select(t.workloads).where(t.workloads.c.name == name))
+        return _workload(rows[0]) if rows else None
+
+    def put_workload(self, row: WorkloadRow) -> None:
+        """Add or replace a workload."""
+        self._put(
+            t.workloads,
+            {
+                "name": row.name,
+                "agent": row.agent,
+                "addresses": [str(address) for address in row.addresses],
+                "epoch": row.epoch,
+                "seen": row.seen,
+                "version": row.version,
+            },
+        )
+
+    def drop_workload(self, name: str) -> None:
+        """Forget a workload."""
+        with self.transaction():
+            self._run(delete(t.workloads).where(t.workloads.c.name == name))
+            for table in t.OF_WORKLOAD:
+                self._run(delete(table).where(table.c.workload == name))
+            self.revoke(name)
+
+    def labels(self) -> tuple[LabelRow, ...]:
+        """Give all labels."""
+        rows = [
+            LabelRow(row.workload, row.key, row.value, LabelSource(row.source), row.author, row.at)
+            for row in self._rows(select(t.labels))
+        ]
+        return tuple(sorted(rows, key=lambda one: (one.workload, one.key, _PRECEDENCE.index(one.source))))
+
+    def put_label(self, row: LabelRow) -> None:
+        """Set a label."""
+        self._put(
+            t.labels,
+            {
+                "workload": row.workload,
+                "key": row.key,
+                "source": row.source.value,
+                "value": row.value,
+                "author": row.author,
+                "at": row.at,
+            },
+        )
+
+    def drop_label(self, workload: str, key: str) -> None:
+        """Remove a label."""
+        self._run(delete(t.labels).where(t.labels.c.workload == workload, t.labels.c.key == key))
+
+    def put_facts(self, workload: str, facts: Facts, at: float) -> None:
+        """Keep facts."""
+        self._put(t.facts, {"workload": workload, "facts": msgspec.msgpack.encode(facts), "at": at})
+
+    def facts(self) -> Mapping[str, tuple[Facts, float]]:
+        """Give all facts."""
+        return {
+            row.workload: (msgspec.msgpack.decode(row.facts, type=Facts), row.at) for row in self._rows(select(t.facts))
+        }
+
+    # --- enrolment ---
+
+    def add_token(self, row: TokenRow) -> None:
+        """Keep a token."""
+        self._run(
+            insert(t.tokens).values(
+                id=row.id,
+                digest=row.digest,
+                labels=dict(row.labels),
+                workload=row.workload,
+                uses=row.uses,
+                used=row.used,
+                expires=row.expires,
+                created=row.created,
+                author=row.author,
+            )
+        )
+
+    def tokens(self) -> tuple[TokenRow, ...]:
+        """Give all tokens."""
+        return tuple(_token(row) for row in self._rows(select(t.tokens).order_by(t.tokens.c.created.desc())))
+
+    def token(self, digest: str) -> TokenRow | None:
+        """Give a token."""
+        rows = self._rows(select(t.tokens).where(t.tokens.c.digest == digest))
+        return _token(rows[0]) if rows else None
+
+    def use_token(self, token: str, key: str, workload: str, at: float) -> bool:
+        """Use a token up by one."""
+        with self.transaction():
+            uses = t.token_uses.c
+            if self._rows(select(uses.at).where(uses.token == token, uses.key == key, uses.workload == workload)):
+                return True
+            free = (t.tokens.c.id == token) & (t.tokens.c.used < t.tokens.c.uses)
+            if not self._rows(update(t.tokens).where(free).values(used=t.tokens.c.used + 1).returning(t.tokens.c.id)):
+                return False
+            self._run(insert(t.token_uses).values(token=token, key=key, workload=workload, at=at))
+            return True
+
+    def add_certificate(self, row: CertificateRow) -> None:
+        """Keep a certificate."""
+        self._run(
+            insert(t.certificates).values(
+                serial=row.serial, workload=row.workload, key=row.key, issued=row.issued, ends=row.ends, revoked=False
+            )
+        )
+
+    def certificate(self, serial: str) -> CertificateRow | None:
+        """Give a certificate that holds."""
+        c = t.certificates.c
+        rows = self._rows(select(t.certificates).where(c.serial == serial, c.revoked.is_(False)))
+        return (
+            CertificateRow(rows[0].serial, rows[0].workload, rows[0].key, rows[0].issued, rows[0].ends)
+            if rows
+            else None
+        )
+
+    def revoke(self, workload: str) -> None:
+        """Revoke all certificates of a workload."""
+        self._run(update(t.certificates).where(t.certificates.c.workload == workload).values(revoked=True))
+
+    # --- policy ---
+
+    def revisions(self) -> tuple[Revision, ...]:
+        """Give all revisions in short."""
+        c = t.revisions.c
+        short = select(c.number, c.author, c.note, c.created, c.confirm_s, c.reverts_to).order_by(c.number.desc())
+        return tuple(
+            Revision(row.number, row.author, row.note, row.created, {}, {}, row.confirm_s, row.reverts_to)
+            for row in self._rows(short)
+        )
+
+    def revision(self, number: int) -> Revision | None:
+        """Give one revision."""
+        rows = self._rows(select(t.revisions).where(t.revisions.c.number == number))
+        if not rows:
+            return None
+        row = rows[0]
+        return Revision(
+            row.number, row.author, row.note, row.created, row.documents, row.plan, row.confirm_s, row.reverts_to
+        )
+
+    def add_revision(self, revision: Revision) -> None:
+        """Keep a new revision."""
+        self._run(
+            insert(t.revisions).values(
+                number=revision.number,
+                author=revision.author,
+                note=revision.note,
+                created=revision.created,
+                documents=dict(revision.documents),
+                plan=dict(revision.plan),
+                confirm_s=revision.confirm_s,
+                reverts_to=revision.reverts_to,
+            )
+        )
+
+    def progress(self) -> Mapping[int, Progress]:
+        """Give how far every revision has come."""
+        return {
+            row.revision: Progress(row.revision, RevisionState(row.state), row.reason, row.at)
+            for row in self._rows(select(t.progress))
+        }
+
+    def put_progress(self, progress: Progress) -> None:
+        """Keep how far a revision has come."""
+        self._put(
+            t.progress,
+            {
+                "revision": progress.revision,
+                "state": progress.state.value,
+                "reason": progress.reason,
+                "at": progress.at,
+            },
+        )
+
+    # --- points ---
+
+    def standings(self) -> tuple[Standing, ...]:
+        """Give how every point stands."""
+        return tuple(
+            _standing(row.workload, msgspec.msgpack.decode(row.standing, type=_Point))
+            for row in self._rows(select(t.points).order_by(t.points.c.workload))
+        )
+
+    def put_standings(self, standings: Sequence[Standing]) -> None:
+        """Keep how points stand."""
+        rows = [
+            {
+                "workload": one.workload,
+                "standing": msgspec.msgpack.encode(
+                    _Point(
+                        one.issued,
+                        one.holding,
+                        one.state,
+                        one.reason,
+                        tuple((misfit.rule, misfit.reason) for misfit in one.misfits),
+                        one.at,
+                        one.spurned,
+                        one.seen,
+                    )
+                ),
+            }
+            for one in standings
+        ]
+        self._put(t.points, *rows)
+
+    def add_receipts(self, rows: Sequence[tuple[str, Receipt, float]]) -> None:
+        """Keep receipts."""
+        if rows:
+            values = [
+                {"workload": name, "at": at, "receipt": msgspec.msgpack.encode(receipt)} for name, receipt, at in rows
+            ]
+            self._run(insert(t.receipts), values)
+
+    def receipts(self, workload: str, limit: int) -> tuple[tuple[Receipt, float], ...]:
+        """Give the last receipts."""
+        c = t.receipts.c
+        rows = self._rows(select(t.receipts).where(c.workload == workload).order_by(c.id.desc()).limit(limit))
+        return tuple((msgspec.msgpack.decode(row.receipt, type=Receipt), row.at) for row in rows)
+
+    # --- what happened ---
+
+    def add_denials(self, rows: Sequence[DenialRow]) -> None:
+        """Keep samples."""
+        if rows:
+            values = [
+                {
+                    "at": row.at,
+                    "reporter": row.reporter,
+                    "source": str(row.source),
+                    "destination": str(row.destination),
+                    "protocol": row.protocol,
+                    "port": row.port,
+                    "side": row.side,
+                    "outcome": row.outcome,
+                    "rule": row.rule,
+                    "revision": row.revision,
+                    "process": row.process,
+                }
+                for row in rows
+            ]
+            self._run(insert(t.denials), values)
+
+    def denials(self, since: float, limit: int) -> tuple[DenialRow, ...]:
+        """Give samples."""
+        c = t.denials.c
+        rows = self._rows(select(t.denials).where(c.at >= since).order_by(c.at.desc(), c.id.desc()).limit(limit))
+        return tuple(
+            DenialRow(
+                row.at,
+                row.reporter,
+                parse_address(row.source),
+                parse_address(row.destination),
+                row.protocol,
+                row.port,
+                row.side,
+                row.outcome,
+                row.rule,
+                row.revision,
+                row.process,
+            )
+            for row in rows
+        )
+
+    def record(
+        self, at: float, author: str, action: str, subject: str, details: Mapping[str, object] | None = None
+    ) -> None:
+        """Append to the audit log."""
+        with self.transaction():
+            entry = audit_entry(self._last, at, author, action, subject, dict(details or {}))
+            self._run(
+                insert(t.audit).values(
+                    number=entry.number,
+                    at=entry.at,
+                    author=entry.author,
+                    action=entry.action,
+                    subject=entry.subject,
+                    details=entry.details,
+                    previous=entry.previous,
+                    hash=entry.hash,
+                )
+            )
+            self._last = entry
+
+    def audit(self, limit: int, before: int | None = None) -> tuple[AuditEntry, ...]:
+        """Give entries of the audit log."""
+        query = select(t.audit).order_by(t.audit.c.number.desc()).limit(limit)
+        if before is not None:
+            query = query.where(t.audit.c.number < before)
+        return tuple(_audit(row) for row in self._rows(query))
+
+    def prune(self, before: float) -> None:
+        """Forget what is old."""
+        with self.transaction():
+            newest = select(func.max(t.receipts.c.id)).group_by(t.receipts.c.workload)
+            self._run(delete(t.receipts).where(t.receipts.c.at < before, t.receipts.c.id.not_in(newest)))
+            self._run(delete(t.denials).where(t.denials.c.at < before))
+            gone = select(t.tokens.c.id).where(t.tokens.c.expires < before)
+            self._run(delete(t.token_uses).where(t.token_uses.c.token.in_(gone)))
+            self._run(delete(t.tokens).where(t.tokens.c.expires < before))
+            self._run(delete(t.certificates).where(t.certificates.c.ends < before))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    # --- running statements ---
+
+    def _connection(self) -> Connection:
+        assert self._open is not None
+        return self._open
+
+    def _run(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
+        with self.transaction():
+            self._connection().execute(statement, rows)
+
+    def _rows(self, statement: Executable) -> Sequence[Row[Any]]:
+        with self.transaction():
+            return self._connection().execute(statement).all()
+
+    def _put(self, table: Any, *rows: dict[str, Any]) -> None:
+        """Add rows, or replace those with the same primary keys."""
+        if not rows:
+            return
+        keys = [column.name for column in table.primary_key.columns]
+        statement = upsert(table)
+        rest = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+        self._run(statement.on_conflict_do_update(index_elements=keys, set_=rest), rows)
+
+
+def open_state(path: Path | None) -> SqlState:
+    """Open the state in the SQLite file at `path`, made and brought up to date; None keeps it in memory.
+
+    Raises `StateError`.
+    """
+    if path is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = create_engine(f"sqlite:///{path}" if path else "sqlite://", connect_args={"check_same_thread": False})
+
+    def connected(connection: Any, _record: object) -> None:
+        # The driver's own transactions begin too late; see SQLAlchemy, "Serializable isolation / Savepoints".
+        connection.isolation_level = None
+        for pragma in ("journal_mode=wal", "synchronous=full", "busy_timeout=10000", "foreign_keys=on"):
+            connection.execute(f"pragma {pragma}")
+
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql("begin immediate")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
+    try:
+        return SqlState(engine)
+    except SQLAlchemyError as error:
+        raise StateError(f"`{path}` cannot be opened: {str(error.args[0] if error.args else error)[:200]}") from None
+
+
+def _workload(row: Row[Any]) -> WorkloadRow:
+    addresses = tuple(parse_address(text) for text in row.addresses)
+    return WorkloadRow(row.name, row.agent, addresses, row.epoch, row.seen, row.version)
+
+
+def _token(row: Row[Any]) -> TokenRow:
+    return TokenRow(
+        row.id,
+        row.digest,
+        Labels(row.labels),
+        row.workload,
+        row.uses,
+        row.used,
+        row.expires,
+        row.created,
+        row.author,
+    )
+
+
+def _standing(workload: str, kept: _Point) -> Standing:
+    return replace(
+        Standing(workload),
+        issued=kept.issued,
+        holding=kept.holding,
+        state=kept.state,
+        reason=kept.reason,
+        misfits=tuple(Misfit(rule, reason) for rule, reason in kept.misfits),
+        at=kept.at,
+        spurned=kept.spurned,
+        seen=kept.seen,
+    )
+
+
+def _audit(row: Row[Any]) -> AuditEntry:
+    return AuditEntry(row.number, row.at, row.author, row.action, row.subject, row.details, row.previous, row.hash)

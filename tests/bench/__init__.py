@@ -1,0 +1,1 @@
+"""The design load, measured: ratios taken in one run, never an assertion."""

@@ -1,0 +1,57 @@
+"""Work in a process of its own, with an end to its time, whose memory can be told from ours."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[R]):
+    """What came of it, and how many bytes of memory the process held more at its peak than at its start."""
+
+    value: R
+    memory: int
+
+
+def apart(limit_s: float, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Done[R] | None:
+    """Do `work` in a child; None when it took longer than `limit_s`."""
+    context = get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    child = context.Process(target=_work, args=(writer, lambda: work(*args, **kwargs)), daemon=True)
+    child.start()
+    writer.close()
+    try:
+        if not reader.poll(limit_s):
+            return None
+        told: Done[R] | BaseException = reader.recv()
+    except EOFError:
+        raise RuntimeError("the child of a bench died") from None
+    finally:
+        child.kill()
+        child.join()
+    if isinstance(told, BaseException):
+        raise told
+    return told
+
+
+def _work(writer: Connection, work: Callable[[], object]) -> None:
+    before = _peak()
+    try:
+        told: object = Done(work(), _peak() - before)
+    except BaseException as error:
+        told = error
+    with suppress(BrokenPipeError):
+        writer.send(told)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,110 @@
+"""The real controller and the real agent: from a token to a policy in force."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fleet.agent_world import connects, serve_tcp, start_agent
+from tests.kernel.namespaces import Namespace, needs_namespaces, pair
+
+from cellwall.clients import Api, Unreachable
+
+pytestmark = needs_namespaces
+
+CELLWALL = [sys.executable, "-m", "cellwall"]
+POLICY = """
+labels: {role: {}}
+rules: [{id: in-80, allow: tcp/80, from: role=client, to: role=web}]
+modes: [{where: role=web, mode: enforce}]
+"""
+# Nobody answers there: so it is when a policy breaks something that it does not know of.
+CUT_OFF = """
+labels: {role: {}}
+rules: [{id: out-9, allow: tcp/9, from: role=web, to: role=client}]
+modes: [{where: role=web, mode: enforce}]
+tests: [{id: out, canary: true, from: role=web, can: tcp/9, to: role=client}]
+"""
+
+
+@dataclass
+class World:
+    client: Namespace
+    web: Namespace
+    api: Api
+    folder: Path
+
+    def enrol(self, token: str, name: str = "web") -> tuple[int, str]:
+        """Enrol `web`; give the exit code and what was complained about."""
+        (self.folder / "token").write_text(token)
+        done = self.web.run(
+            [*CELLWALL, "enroll", "--controller", "https://10.77.0.1:7443", "--token-file", str(self.folder / "token"),
+             "--state", str(self.folder / "state"), "--name", name],
+            check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    def wait_for(self, wanted: str, revision: int, timeout_s: float = 30.0) -> None:
+        """Wait until the rollout shows `web` as `wanted` at a revision."""
+        until = time.monotonic() + timeout_s
+        while True:
+            rows = {row["workload"]: row for row in self.api.get("policy", "rollout")["items"]}
+            row: dict[str, Any] = rows.get("web", {})
+            if (row.get("state"), row.get("revision_held")) == (wanted, revision):
+                return
+            assert time.monotonic() < until, rows
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Generator[World]:
+    with pair() as (client, web):
+        socket = tmp_path / "api.sock"
+        client.spawn(
+            [*CELLWALL, "controller", "run", "--data", str(tmp_path / "data"), "--listen", "[::]:7443",
+             "--advertise", "https://10.77.0.1:7443", "--socket", str(socket)]
+        )  # fmt: skip
+        api = Api(socket)
+        until = time.monotonic() + 60
+        while True:
+            try:
+                api.get("status")
+                break
+            except Unreachable:
+                assert time.monotonic() < until, "the controller does not come up"
+                time.sleep(0.1)
+        yield World(client, web, api, tmp_path)
+
+
+def test_from_a_token_to_a_policy_in_force_and_back_from_a_bad_one(world: World) -> None:
+    good = world.api.post("tokens", body={"labels": {"role": "web"}, "workload": "web"})["token"]
+    prefix, _, secret = good.split(".")
+    code, said = world.enrol(".".join((prefix, "0" * 64, secret)))
+    assert code == 4 and "another authority" in said, "the secret is not shown to a stranger"
+    assert world.enrol(good) == (0, "")
+    code, said = world.enrol(good)
+    assert code and "holds an enrolment already" in said
+    for port in (80, 81):
+        world.web.start(serve_tcp, port)
+        world.web.wait_for_port(port)
+    start_agent(world.web, world.folder / "state")
+    world.wait_for("enforced", 0)
+    client = {"name": "client", "addresses": ["10.77.0.1", "fd77::1"], "labels": {"role": "client"}}
+    world.api.post("workloads", body=client)
+    documents = {"documents": {"p.yaml": POLICY}, "note": "first", "confirm_s": 20, "dry_run": False}
+    assert world.api.post("policy", "apply", body=documents)["revision"] == 1
+    world.wait_for("enforced", 1)
+    assert connects(world.client, "10.77.0.2", 80) and not connects(world.client, "10.77.0.2", 81)
+    documents = {"documents": {"p.yaml": CUT_OFF}, "note": "bad", "confirm_s": 20, "dry_run": False}
+    world.api.post("policy", "apply", body=documents)
+    until = time.monotonic() + 30
+    while (now := world.api.get("policy", "rollout"))["revision"] < 3:
+        assert time.monotonic() < until, now
+        time.sleep(0.1)
+    world.wait_for("enforced", 3)
+    assert connects(world.client, "10.77.0.2", 80)

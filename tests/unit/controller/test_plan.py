@@ -1,0 +1,86 @@
+"""A plan says how much changes at each point."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from cellwall.controller.core import Wanted
+from cellwall.controller.ground import Ground, compile_ground, effective_labels, make_fleet, owners, read_policy
+from cellwall.controller.plan import Kind, make_plan
+from cellwall.controller.store.state import LabelRow, LabelSource, WorkloadRow
+from cellwall.labels import Labels
+from cellwall.policy import Mode, Policy
+
+WEB = WorkloadRow("web-1", True, (ip_address("10.0.0.1"),), 1.0)
+DB = WorkloadRow("db-1", True, (ip_address("10.0.0.2"),), 1.0)
+SHOP = "rules: [{id: r, allow: tcp/1, from: role=web, to: role=db}]\n"
+
+
+def label(workload: str, value: str, source: LabelSource = LabelSource.DECLARED) -> LabelRow:
+    return LabelRow(workload, "role", value, source, "ann", 1.0)
+
+
+LABELS = (label("web-1", "web"), label("db-1", "db"))
+
+
+def compiled(text: str, *more: WorkloadRow, labels: tuple[LabelRow, ...] = LABELS) -> dict[str, Wanted]:
+    policy = read_policy({"p.yaml": text})
+    return compile_ground(Ground(1, policy, make_fleet((WEB, DB, *more), labels, policy, ())), 0.0)
+
+
+def test_the_same_policy_changes_nothing() -> None:
+    plan = make_plan(compiled(SHOP), compiled("# a comment\n" + SHOP))
+    assert plan.count(Kind.NONE) == 2
+
+
+def test_another_member_is_elements() -> None:
+    more = WorkloadRow("web-2", False, (ip_address("10.0.0.3"),), 1.0)
+    plan = make_plan(compiled(SHOP), compiled(SHOP, more, labels=(*LABELS, label("web-2", "web"))))
+    by_name = {point.workload: point for point in plan.points}
+    assert (by_name["db-1"].kind, by_name["db-1"].joining) == (Kind.ELEMENTS, 1)
+    assert by_name["web-1"].kind is Kind.NONE
+
+
+def test_rules_that_come_go_and_change_are_named() -> None:
+    after = "rules: [{id: s, allow: tcp/2, from: role=web, to: role=db}]\nmodes: [{where: '', mode: enforce}]\n"
+    (point, _) = make_plan(compiled(SHOP), compiled(after)).points
+    assert (point.kind, point.added, point.removed) == (Kind.REFILL, ("s",), ("r",))
+    assert (point.before, point.after) == (Mode.OBSERVE, Mode.ENFORCE)
+    (point, _) = make_plan(compiled(SHOP), compiled(SHOP.replace("tcp/1", "tcp/9"))).points
+    assert point.changed == ("r",)
+
+
+def test_a_new_point_has_no_mode_before() -> None:
+    (point, _) = make_plan({}, compiled(SHOP)).points
+    assert (point.kind, point.before, point.added) == (Kind.REFILL, None, ("r",))
+
+
+def test_what_a_point_cannot_express_is_in_the_plan() -> None:
+    text = "rules: [{id: x, allow: tcp/1, from: {workloads: role=web, as: {exe: /bin/x}}, to: role=db}]\n"
+    plan = make_plan({}, compiled(text))
+    assert [(name, misfit.rule) for name, misfit in plan.misfits] == [("web-1", "x")]
+
+
+def test_declared_labels_win() -> None:
+    rows = (label("web-1", "web"), label("web-1", "api", LabelSource.ACCEPTED))
+    assert effective_labels(rows) == {"web-1": Labels({"role": "web"})}
+
+
+def test_documents_declare_workloads_and_their_labels_win() -> None:
+    policy = read_policy(
+        {
+            "p.yaml": "workloads:\n  plc-1: {addresses: [10.9.0.1], labels: {role: plc}}\n"
+            "  web-1: {addresses: [10.9.0.2], labels: {role: front}}\n"
+        }
+    )
+    fleet = make_fleet((WEB, DB), LABELS, policy, ())
+    assert not fleet.by_name["plc-1"].agent
+    assert fleet.by_name["web-1"].labels == Labels({"role": "front"})
+    # Its agent says which addresses it has.
+    assert fleet.by_name["web-1"].addresses == WEB.addresses
+
+
+def test_the_later_epoch_owns_an_address() -> None:
+    later = WorkloadRow("new-1", True, WEB.addresses, 2.0)
+    assert owners((later, WEB)) == {WEB.addresses[0]: "new-1"}
+    assert make_fleet((), (), Policy(), ()).workloads == ()
