@@ -364,7 +364,9 @@ def test_an_insert_that_was_cut_short_is_completed_by_repeating_it(tmp_path: Pat
         store.close()
 
 
-def test_the_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+def test_the_worker_ends_and_tidies_up_when_its_parent_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import subprocess
     import sys
 
@@ -372,6 +374,7 @@ def test_the_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path; from cellwall.controller.store.loop import open_flows\n"
         "store = open_flows(Path(sys.argv[1])); print(store.pid, flush=True); time.sleep(60)"
     )
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "flows")], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
@@ -380,6 +383,7 @@ def test_the_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     while Path(f"/proc/{worker}").exists() and Path(f"/proc/{worker}/stat").read_text().split()[2] != "Z":
         assert time.monotonic() < until, "the worker is still there"
         time.sleep(0.1)
+    assert [one.name for one in tmp_path.iterdir()] == ["flows"]
     again = open_flows(tmp_path / "flows")
     assert again.count() == 0
     again.close()

@@ -9,6 +9,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
 
 from cellwall.compile import Misfit
 from cellwall.controller.core import Standing
@@ -28,6 +31,7 @@ from cellwall.controller.store.state import (
     WorkloadRow,
     broken_link,
 )
+from cellwall.controller.store.tables import METADATA
 from cellwall.labels import Labels
 from cellwall.wire import Facts, Holding, Listening, PointState, Receipt
 
@@ -259,3 +263,11 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StateError):
         open_state(tmp_path / "state.db")
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    open_state(tmp_path / "state.db").close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'state.db'}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    engine.dispose()

@@ -45,6 +45,7 @@ from cellwall.wire import (
     Ask,
     Bundle,
     Confirmed,
+    Counters,
     Denial,
     Denials,
     Enrol,
@@ -58,6 +59,7 @@ from cellwall.wire import (
     Rejected,
     Renew,
     Renewed,
+    TableText,
     Taken,
     Trouble,
     encode,
@@ -465,14 +467,17 @@ async def test_a_point_that_takes_a_revision_back_takes_it_back_everywhere(world
 
 
 async def test_a_refused_bundle_is_shown_with_its_reason_and_not_sent_again(world: World) -> None:
-    _, db = await pair(world)
+    web, db = await pair(world)
     await world.apply(SHOP)
     message = await db.hear_policy()
     db.highest = message.generation
     await db.report(PointState.REFUSED, "nft says no")
+    await web.enforce()
     row = await until(lambda: _with_state(world, "db-1", "refused"))
     assert row["reason"] == "nft says no"
     assert await db.hears_nothing()
+    state = await world.ask("GET", "/policy/rollout")
+    assert (state["state"], state["reason"]) == ("partial", "`db-1` refused it: nft says no")
 
 
 async def test_a_revert_brings_the_documents_of_before(world: World) -> None:
@@ -721,6 +726,33 @@ async def test_why_names_the_rule_its_place_and_what_the_points_hold(world: Worl
     assert answer["held"]["ingress"]["rules"] == ["app-to-db"]
     assert "no table" in answer["held"]["egress"]["error"]
     await world.ask("GET", "/why", source="nobody", destination="db-1", port="tcp/1", status=400)
+
+
+async def test_a_point_is_asked_what_it_holds(world: World) -> None:
+    web, _ = await pair(world)
+    asking = asyncio.create_task(world.ask("GET", "/points/web-1/table"))
+    await web.say(Answer(id=(await web.hear_a(Ask)).id, answer=TableText(text="table inet cellwall {}")))
+    assert (await asking)["text"] == "table inet cellwall {}"
+    asking = asyncio.create_task(world.ask("GET", "/points/web-1/counters"))
+    await web.say(Answer(id=(await web.hear_a(Ask)).id, answer=Counters(rules={"app-to-db": (2, 120)})))
+    assert (await asking)["rules"] == {"app-to-db": {"packets": 2, "bytes": 120}}
+    await world.ask("GET", "/points/nobody/table", status=404)
+    await web.close()
+
+    async def away() -> bool:
+        answer = await world.people.get("/points/web-1/table")
+        return answer.status_code == 503
+
+    await until(away)
+
+
+async def test_time_is_cut_into_steps(world: World) -> None:
+    _, db = await pair(world)
+    now = world.controller.clock()
+    await send_flows(db, [replace(record(WEB, DB, 5432), first_seen=now - 90, last_seen=now - 80)])
+    items = (await world.ask("GET", "/series", since="10m", step_s=60))["items"]
+    assert sum(one["allowed"] for one in items) == 3
+    await world.ask("GET", "/series", since="52w", step_s=1, status=400)
 
 
 async def test_labels_are_proposed_and_accepted_ones_stay(world: World) -> None:

@@ -2,7 +2,7 @@
 
 from cellwall.agent.boot import load_boot, remove
 from cellwall.agent.enroll import enroll
-from cellwall.agent.enrolment import AgentError, NotEnrolled
+from cellwall.agent.enrolment import AgentError, Enrolment, NotEnrolled, load_enrolment
 from cellwall.agent.loop import run_agent
 from cellwall.agent.options import AgentOptions, EnrollOptions
 from cellwall.agent.ring import recent_flows
@@ -11,9 +11,11 @@ __all__ = [
     "AgentError",
     "AgentOptions",
     "EnrollOptions",
+    "Enrolment",
     "NotEnrolled",
     "enroll",
     "load_boot",
+    "load_enrolment",
     "recent_flows",
     "remove",
     "run_agent",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cellwall.agent.core import Agent, step
 from cellwall.agent.enrolment import AgentError, load_enrolment
-from cellwall.agent.events import Applied, Apply, Event, Repair, Restore, Result, SaveJournal
+from cellwall.agent.events import Apply, Event, Repair, Restore, SaveJournal
 from cellwall.agent.folder import locked
 from cellwall.agent.journal import Journal
 from cellwall.agent.keeper import Keeper
@@ -16,7 +16,8 @@ def load_boot(options: AgentOptions, now: float) -> int | None:
     """Enforce what was last in force, from disk alone, and give its generation; None where nothing was.
 
     A provisional change whose time is over is taken back; one whose time is not is left to the agent that comes
-    after. Raises `NotEnrolled`, or `AgentError` when the kernel does not take it.
+    after. What the kernel refuses gives way to what was good before. Raises `NotEnrolled`, or `AgentError` when the
+    kernel does not take it.
     """
     enrolment = load_enrolment(options.state)
     journal = Journal(options.state, enrolment.name, enrolment.bundle_key)
@@ -28,16 +29,14 @@ def load_boot(options: AgentOptions, now: float) -> int | None:
             agent, commands = step(agent, events.pop(0), now)
             for command in commands:
                 if isinstance(command, Apply | Restore | Repair):
-                    answers = keeper.write(command)
-                    for answer in answers:
-                        if isinstance(answer, Applied) and answer.result is not Result.DONE:
-                            raise AgentError(f"the kernel did not take the last policy: {answer.reason}")
-                    events += answers
+                    events += keeper.write(command)
                 elif isinstance(command, SaveJournal):
                     journal.save(command)
     finally:
         keeper.close()
-    return agent.in_kernel.generation if agent.in_kernel else None
+    if agent.in_kernel is not agent.target:
+        raise AgentError(f"the kernel did not take the last policy: {agent.receipt.reason}")
+    return agent.target.generation if agent.target else None
 
 
 def remove(options: AgentOptions, leave: Leave) -> None:

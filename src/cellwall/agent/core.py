@@ -98,7 +98,8 @@ def _nothing_yet() -> Receipt:
 @dataclass(frozen=True, slots=True)
 class Agent:
     """One agent at one moment. `in_kernel` is what the kernel took last, None when that is unknown or nothing;
-    `undoing` is why a change is being taken back; `receipt` what was last reported."""
+    `stained` says that the kernel may hold something that never became good;
+    `undoing` is why a change is being taken back and `undone` what to report then; `receipt` was reported last."""
 
     workload: str
     interval_s: float = 2.0
@@ -111,7 +112,9 @@ class Agent:
     writing: Command | None = None
     due: float | None = None
     failures: int = 0
+    stained: bool = False
     undoing: str = ""
+    undone: PointState = PointState.REVERTED
     repairing: bool = False
     repairs: tuple[float, ...] = ()
     fighting: bool = False
@@ -187,8 +190,8 @@ def _started(agent: Agent, event: Started, now: float) -> tuple[Agent, Commands]
     trial, undoing = None, ""
     if event.trial is not None:
         # The clock may have been set back meanwhile: never wait longer than was asked for.
-        until = min(event.until, now + event.trial.confirm_s)
-        if until > now:
+        until = min(event.until, now + event.trial.confirm_s) if event.until else None
+        if until is None or until > now:
             trial = Trial(event.trial, event.trial.generation, until)
         else:
             undoing = "nobody confirmed it before the agent was restarted"
@@ -199,6 +202,7 @@ def _started(agent: Agent, event: Started, now: float) -> tuple[Agent, Commands]
         trial=trial,
         highest=max(event.highest, agent.highest, *known, 0),
         due=now if known else None,
+        stained=event.trial is not None,
         undoing=undoing,
         next_collect=now + agent.interval_s,
         next_verify=now + VERIFY_EVERY_S,
@@ -218,8 +222,8 @@ def _desired(agent: Agent, bundle: Bundle, now: float) -> tuple[Agent, Commands]
     until = now + bundle.confirm_s if bundle.confirm_s > 0 else None
     trial = Trial(bundle, bundle.generation, until)
     agent = replace(agent, highest=bundle.generation, trial=trial, due=now, failures=0, undoing="")
-    # What is provisional is on disk, with its end, before the kernel has it: whoever restarts knows what to put back.
-    return agent, _journal(agent) if until is not None else ()
+    # It is on disk, with its end, before the kernel has it: who restarts knows what to go on with or to put back.
+    return agent, _journal(agent)
 
 
 def _members_changed(agent: Agent, event: MembersChanged, now: float) -> tuple[Agent, Commands]:
@@ -240,9 +244,7 @@ def _members_changed(agent: Agent, event: MembersChanged, now: float) -> tuple[A
         agent = replace(agent, trial=replace(agent.trial, bundle=changed))
     else:
         agent = replace(agent, good=changed)
-    # A trial without an end is not on disk yet: the change then is saved with it.
-    on_disk = agent.trial is None or agent.trial.until is not None
-    saved: Commands = (SaveChange(event.signed),) if on_disk else ()
+    saved: Commands = (SaveChange(event.signed),)
     if not quiet:
         return replace(agent, due=now if agent.due is None else agent.due), saved
     write = ApplyMembers(changed, added, change.removed)
@@ -263,14 +265,17 @@ def _applied(agent: Agent, event: Applied, now: float) -> tuple[Agent, Commands]
             # By element it does not go: write the whole, which says what is wrong if that does not go either.
             return replace(agent, due=now), ()
         case Result.REFUSED if _is_trial(agent, written):
-            due = None if agent.in_kernel is agent.good else now
-            agent = replace(agent, trial=None, due=due, failures=0)
-            agent, told = _report(agent, PointState.REFUSED, event.reason, now)
-            return agent, _journal(agent) + told
+            agent, told = _report(replace(agent, trial=None, failures=0), PointState.REFUSED, event.reason, now)
+            if not agent.stained if agent.good is None else agent.in_kernel is agent.good:
+                return replace(agent, due=None), _journal(agent) + told
+            # Something else is in the kernel still: the trial stays on disk until that is gone.
+            return replace(agent, due=now, undoing=event.reason, undone=PointState.REFUSED), told
         case Result.REFUSED | Result.FAILED:
             pause = min(RETRY_LAST_S, RETRY_FIRST_S * 2**agent.failures)
             due = now + pause if agent.due is None else agent.due
-            agent = replace(agent, due=due, failures=min(agent.failures + 1, 10))
+            # What failed may have been done all the same.
+            stained = agent.stained or (event.result is Result.FAILED and agent.trial is not None)
+            agent = replace(agent, due=due, failures=min(agent.failures + 1, 10), stained=stained)
             return _report(agent, PointState.FAILED, event.reason, now, alarm=True)
         case _:
             assert_never(event.result)
@@ -287,19 +292,19 @@ def _is_trial(agent: Agent, written: Command | None) -> bool:
 
 def _done(agent: Agent, written: Command | None, now: float) -> tuple[Agent, Commands]:
     held = written.bundle if isinstance(written, Apply | Restore | Repair | ApplyMembers) else None
-    agent = replace(agent, failures=0, in_kernel=held)
+    agent = replace(agent, failures=0, in_kernel=held, stained=held is not agent.good)
     if agent.target is not held:
         return replace(agent, due=now if agent.due is None else agent.due), ()
     if agent.due is not None:
         return agent, ()
     if agent.undoing:
         reason, agent = agent.undoing, replace(agent, undoing="", repairing=False)
-        agent, told = _report(agent, PointState.REVERTED, reason, now)
+        agent, told = _report(agent, agent.undone, reason, now)
         # The way to the controller is open again: not to wait for the next attempt.
         return agent, _journal(agent) + told + (() if agent.connected else (Reconnect(),))
     trial = agent.trial
     if trial is not None and trial.until is None:
-        agent = replace(agent, good=trial.bundle, trial=None, repairing=False)
+        agent = replace(agent, good=trial.bundle, trial=None, repairing=False, stained=False)
         agent, told = _report_in_force(agent, now)
         return agent, _journal(agent) + told
     if trial is not None and trial.applied is None:
@@ -377,14 +382,14 @@ def _judge(agent: Agent, now: float) -> tuple[Agent, Commands]:
     if now >= trial.until:
         reason = f"not confirmed within {trial.bundle.confirm_s:g} s, for want of {', '.join(trial.waiting_for)}"
     elif not trial.waiting_for and agent.in_kernel is trial.bundle:
-        agent = replace(agent, good=trial.bundle, trial=None)
+        agent = replace(agent, good=trial.bundle, trial=None, stained=False)
         agent, told = _report_in_force(agent, now)
         return agent, _journal(agent) + told
     elif canaries and all(trial.failures.get(one.id, 0) >= CANARY_TRIES for one in canaries) and not trial.passed:
         reason = f"no canary answers: {', '.join(f'`{one.id}`' for one in canaries)}"
     else:
         return agent, ()
-    return replace(agent, trial=None, due=now, failures=0, undoing=reason), ()
+    return replace(agent, trial=None, due=now, failures=0, undoing=reason, undone=PointState.REVERTED), ()
 
 
 def _write(agent: Agent, now: float) -> tuple[Agent, Commands]:
@@ -426,11 +431,11 @@ def _report_in_force(agent: Agent, now: float, reason: str = "") -> tuple[Agent,
 
 
 def snapshot(agent: Agent) -> SaveJournal:
-    """Say what the journal must hold; what has no end to its trial gets there once it is good."""
+    """Say what the journal must hold."""
     trial = agent.trial
-    if trial is None or trial.until is None:
+    if trial is None:
         return SaveJournal(agent.good, None, 0.0, agent.highest)
-    return SaveJournal(agent.good, trial.bundle, trial.until, agent.highest)
+    return SaveJournal(agent.good, trial.bundle, trial.until or 0.0, agent.highest)
 
 
 def _journal(agent: Agent) -> Commands:

@@ -27,9 +27,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The journal was read: `good` was in force, `trial` was provisional until `until`, `highest` the newest accepted.
+    """The journal was read: `good` was in force, `trial` was on its way, `highest` the newest accepted.
 
-    `damage` says what of the journal could not be read.
+    The trial ends at `until`; 0 means that it needs no confirmation, only the kernel. `damage` says what of the journal
+    could not be read.
     """
 
     good: Bundle | None = None
@@ -185,7 +186,7 @@ class ApplyMembers:
 
 @dataclass(frozen=True, slots=True)
 class SaveJournal:
-    """Write anew: the last good bundle, and the provisional one with its end."""
+    """Write anew: the last good bundle, and the one on trial with its end (0: it has none)."""
 
     good: Bundle | None
     trial: Bundle | None

@@ -55,11 +55,6 @@ class Kind:
     source: Mapping[Side, int]
     destination: Mapping[Side, int]
 
-    @property
-    def identity(self) -> Identity:
-        """The local process."""
-        return self.example.identity
-
 
 class Reach:
     """A policy over a fleet at one moment, cut into kinds of ends; its answers are remembered.

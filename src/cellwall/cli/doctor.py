@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cellwall.cli.doctor_agent import agent_checks
 from cellwall.cli.doctor_checks import Check, State, host_checks
 from cellwall.cli.doctor_nft import nft_checks
 from cellwall.cli.exits import Exit, Stop
@@ -33,7 +34,7 @@ def doctor(
 ) -> None:
     """Check this host, before it is enrolled or after; exit code 6 when it cannot enforce, 1 when it should not yet."""
     with working("looking"):
-        checks = [*host_checks(state), *nft_checks()]
+        checks = [*host_checks(state), *nft_checks(), *agent_checks(state)]
     show(as_json(checks), output, lambda: drawn(checks))
     if any(check.blocks for check in checks):
         raise Stop(Exit.UNABLE)

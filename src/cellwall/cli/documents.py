@@ -27,8 +27,14 @@ def read_documents(paths: Iterable[Path]) -> dict[str, str]:
         else:
             files = [path]
         for file in files:
-            found[str(file)] = _text(file)
+            found[_name(file)] = _text(file)
     return found
+
+
+def _name(file: Path) -> str:
+    """Name a document as seen from here, however it was given: the same document has the same name each time."""
+    whole, here = file.absolute(), Path.cwd()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(file)
 
 
 def policy_of(documents: Mapping[str, str]) -> Policy:

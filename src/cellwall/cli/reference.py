@@ -37,11 +37,12 @@ def reference() -> str:
     """Give the text of the page."""
     codes = "\n".join(f"| {code.value} | {code.meaning} |" for code in Exit)
     host = dict(_host_commands(parser(), "cellwall"))
-    sections = [_section(path, command, host.get(path)) for path, command in _commands(build(), "cellwall")]
+    sections = [_section(path, command, host.get(path)) for path, command in commands(build(), "cellwall")]
     return "\n".join([_HEAD.format(about=ABOUT, codes=codes), *sections])
 
 
-def _commands(app: typer.Typer, name: str) -> Iterator[tuple[str, Any]]:
+def commands(app: typer.Typer, name: str) -> Iterator[tuple[str, Any]]:
+    """Give the commands of `app` at every depth, each with the words that call it."""
     root: Any = get_command(app)
     yield from _below(root, name)
 

@@ -9,10 +9,12 @@ from cellwall.compile.classes import NOTHING_SPECIAL, Atlas, Class, build_atlas,
 from cellwall.compile.ruleset import (
     EVERYONE,
     Canary,
+    ClassCard,
     Entry,
     Face,
     LifelineCard,
     Misfit,
+    NetworkSpan,
     RuleCard,
     Ruleset,
 )
@@ -61,6 +63,16 @@ class _Side:
     classes: dict[int, tuple[int, ...]]
 
 
+@dataclass(frozen=True)
+class _Used:
+    """What the entries of some faces speak of."""
+
+    rules: tuple[RuleCard, ...]
+    classes: tuple[ClassCard, ...]
+    networks: tuple[NetworkSpan, ...]
+    members: dict[bytes, int]
+
+
 @dataclass
 class _Compiler:
     policy: Policy
@@ -70,6 +82,8 @@ class _Compiler:
     rules: tuple[Rule, ...]
     atlas: Atlas
     numbers: dict[str, int]
+    lifelines: tuple[LifelineCard, ...]
+    used: dict[frozenset[int], _Used] = field(default_factory=dict[frozenset[int], _Used])
     speaking: dict[Side, _Side] = field(default_factory=dict[Side, _Side])
     faces: dict[Class, tuple[Face, ...]] = field(default_factory=dict[Class, tuple[Face, ...]])
     carried: dict[frozenset[int], dict[bytes, int]] = field(default_factory=dict[frozenset[int], dict[bytes, int]])
@@ -104,12 +118,15 @@ class _Compiler:
             known = self.speaking[side] = _Side(tuple(everyone), {n: tuple(indexes) for n, indexes in classes.items()})
         return known
 
+    def _indexes(self, local: Class, side: Side) -> list[int]:
+        """Give the rules that `local` is the own end of, for some process there, in order."""
+        speaking = self._speaking(side)
+        return sorted((*speaking.everyone, *speaking.classes.get(self.atlas.numbers[local], ())))
+
     def _rules_at(self, local: Class, side: Side, persona: Identity) -> _Side:
         everyone: list[int] = []
         classes: defaultdict[int, list[int]] = defaultdict(list)
-        speaking = self._speaking(side)
-        named = speaking.classes.get(self.atlas.numbers.get(local, EVERYONE), ())
-        for index in sorted((*speaking.everyone, *named)):
+        for index in self._indexes(local, side):
             rule = self.rules[index]
             near, far = (rule.source, rule.destination) if side is Side.EGRESS else (rule.destination, rule.source)
             if not any(self._near(who, local, persona) for who in near if not _inexpressible(who, side)):
@@ -131,11 +148,8 @@ class _Compiler:
         """Give the classes that share the values that `rule` wants shared; None where it wants none."""
         if not rule.same:
             return None
-        own = dict(local.shared)
-        wanted = {(key, own.get(key)) for key in rule.same}
-        if any(value is None for _, value in wanted):
-            return frozenset()
-        return frozenset(number for number, one in self.atlas.classes.items() if wanted <= set(one.shared))
+        wanted = [(key, value) for key, value in local.shared if key in rule.same]
+        return self.atlas.sharing(wanted) if len(wanted) == len(set(rule.same)) else frozenset()
 
     def _resolve(self, indexes: tuple[int, ...]) -> tuple[Resolved, ...]:
         found = self.resolved.get(indexes)
@@ -163,9 +177,8 @@ class _Compiler:
     def _personas(self, local: Class) -> tuple[Identity, ...]:
         asked = {
             who.identity
-            for rule in self.rules
-            if Side.EGRESS in rule.sides
-            for who in rule.source
+            for index in self._indexes(local, Side.EGRESS)
+            for who in self.rules[index].source
             if who.identity and not _inexpressible(who, Side.EGRESS) and local.matches(who)
         }
         users: list[str | None] = [*sorted({one.user for one in asked if one.user is not None}), None]
@@ -196,25 +209,34 @@ class _Compiler:
         ]
         # What else arrives or leaves here (multicast, an address just given): only rules for anyone speak of it.
         faces.extend(self._faces_of(NOTHING_SPECIAL))
-        used_rules: set[int] = set()
-        used_classes: set[int] = set()
-        for face in faces:
-            for entry in (*face.ingress, *face.egress):
-                used_rules.update(entry.rules)
-                used_classes.add(entry.peer)
-        used_classes.discard(EVERYONE)
+        used = self._used_by(frozenset(own), faces)
         ruleset = Ruleset(
             workload=workload.name,
             revision=self.revision,
             mode=self.policy.mode_of(workload.labels),
-            rules=tuple(sorted(self._card(rule) for rule in self.rules if self.numbers[rule.id] in used_rules)),
-            classes=tuple(sorted(self.atlas.card(number) for number in used_classes)),
+            rules=used.rules,
+            classes=used.classes,
             faces=tuple(faces),
-            networks=tuple(span for span in self.atlas.networks if span.peer in used_classes),
-            lifelines=_lifeline_cards(self.fleet),
+            networks=used.networks,
+            lifelines=self.lifelines,
             canaries=self._canaries(workload),
         )
-        return Point(ruleset, self._members(frozenset(used_classes)), self._misfits(workload))
+        return Point(ruleset, used.members, self._misfits(workload))
+
+    def _used_by(self, own: frozenset[int], faces: list[Face]) -> _Used:
+        """Give what the entries of `faces` speak of; points of the same `own` classes have the same entries."""
+        known = self.used.get(own)
+        if known is None:
+            entries = [entry for face in faces for entry in (*face.ingress, *face.egress)]
+            rules = {number for entry in entries for number in entry.rules}
+            classes = frozenset(entry.peer for entry in entries) - {EVERYONE}
+            known = self.used[own] = _Used(
+                rules=tuple(sorted(self._card(rule) for rule in self.rules if self.numbers[rule.id] in rules)),
+                classes=tuple(sorted(self.atlas.card(number) for number in classes)),
+                networks=tuple(span for span in self.atlas.networks if span.peer in classes),
+                members=self._members(classes),
+            )
+        return known
 
     def _members(self, classes: frozenset[int]) -> dict[bytes, int]:
         known = self.carried.get(classes)
@@ -332,7 +354,8 @@ def compile_fleet(policy: Policy, fleet: Fleet, revision: int, now: float) -> Co
     rules = rules_in_force(policy, now)
     atlas = build_atlas(policy, rules, fleet)
     doubtful = tuple(rule for rule in _spoken(policy, now) if rule.refused or _partly_inexpressible(rule))
-    compiler = _Compiler(policy, fleet, revision, doubtful, rules, atlas, rule_numbers(policy))
+    numbers, lifelines = rule_numbers(policy), _lifeline_cards(fleet)
+    compiler = _Compiler(policy, fleet, revision, doubtful, rules, atlas, numbers, lifelines)
     points = {workload.name: compiler.point(workload) for workload in fleet.workloads if workload.agent}
     return Compiled(points, atlas)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -67,6 +67,15 @@ class Atlas:
     @cached_property
     def _by_selector(self) -> dict[Selector, frozenset[int]]:
         return _inverted((selector, number) for number, one in self.classes.items() for selector in one.selectors)
+
+    def sharing(self, values: Collection[tuple[str, str]]) -> frozenset[int]:
+        """Give the classes that have all these `values` of keys that rules want shared."""
+        found = [self._by_value.get(value, frozenset[int]()) for value in values]
+        return found[0].intersection(*found[1:])
+
+    @cached_property
+    def _by_value(self) -> dict[tuple[str, str], frozenset[int]]:
+        return _inverted((value, number) for number, one in self.classes.items() for value in one.shared)
 
     @cached_property
     def _by_network(self) -> dict[str, frozenset[int]]:

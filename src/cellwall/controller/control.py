@@ -425,17 +425,20 @@ class Control:
         return {name: show(self.standings[name], wanted, now, after) for name, wanted in sorted(self.wanted.items())}
 
     def judge_rollout(self, now: float) -> None:
-        """Find the revision in force good, or failed: then go back to the last good one, at all points."""
+        """Find the revision in force good, partial or failed; then go back to the last good one, at all points."""
         number = self.revision.number
         if self.stale or number == 0 or any(one.revision != number for one in self.wanted.values()):
             return
         known = self.store.progress().get(number)
-        if known is None or known.state is not RevisionState.ROLLING:
+        if known is None or known.state not in (RevisionState.ROLLING, RevisionState.PARTIAL):
             return
         verdict, why = outlook(self.rollout(now), self.standings, number)
         if verdict is Outlook.DONE:
             self.store.put_progress(Progress(number, RevisionState.GOOD, "", now))
             self.log("revision is in force everywhere", number=number)
+        elif verdict is Outlook.PARTIAL and known.state is RevisionState.ROLLING:
+            self.store.put_progress(Progress(number, RevisionState.PARTIAL, why, now))
+            self.log("revision is refused in places", number=number, why=why)
         elif verdict is Outlook.FAILED:
             with self.store.transaction():
                 self.store.put_progress(Progress(number, RevisionState.FAILED, why, now))

@@ -313,17 +313,23 @@ class Outlook(StrEnum):
 
     GOES_ON = "goes on"
     DONE = "done"
+    PARTIAL = "partial"
     FAILED = "failed"
 
 
 def outlook(rows: Mapping[str, Row], standings: Mapping[str, Standing], revision: int) -> tuple[Outlook, str]:
     """Say what becomes of `revision`, from how all points stand to it, and why.
 
-    One point that took it back is enough to fail it. Silent points are not waited for.
+    One point that took it back is enough to fail it; one that refused it keeps it from being done. Silent points are
+    not waited for.
     """
     for name, standing in standings.items():
         if standing.state is PointState.REVERTED and standing.spurned.revision == revision and name in rows:
             return Outlook.FAILED, f"`{name}` took it back: {standing.reason}"
-    if all(row.state in (Shown.ENFORCED, Shown.RELAXED, Shown.SILENT) for row in rows.values()):
+    open_rows = [row for row in rows.values() if row.state not in (Shown.ENFORCED, Shown.RELAXED, Shown.SILENT)]
+    if not open_rows:
         return Outlook.DONE, ""
+    if all(row.state is Shown.REFUSED for row in open_rows):
+        more = f", and {len(open_rows) - 1} more" if len(open_rows) > 1 else ""
+        return Outlook.PARTIAL, f"`{open_rows[0].workload}` refused it: {open_rows[0].reason}{more}"
     return Outlook.GOES_ON, ""

@@ -102,9 +102,9 @@ def test_a_start_applies_what_the_journal_holds() -> None:
     assert driver.kernel is good and driver.agent.highest == 5 and driver.state is PointState.ENFORCED
 
 
-def test_a_desired_bundle_is_applied_then_saved_then_reported() -> None:
+def test_a_desired_bundle_is_saved_as_coming_then_applied_then_saved_as_good_then_reported() -> None:
     driver = driven()
-    assert kinds(driver.tell(Desired(bundle(1)))) == ["Apply", "SaveJournal", "Report"]
+    assert kinds(driver.tell(Desired(bundle(1)))) == ["SaveJournal", "Apply", "SaveJournal", "Report"]
     assert driver.saved and driver.saved.good and driver.saved.good.generation == 1
     assert driver.agent.receipt.holding.generation == 1
 
@@ -134,7 +134,7 @@ def test_a_forgery_is_reported_and_changes_nothing() -> None:
 def test_a_refused_bundle_leaves_the_last_good_in_force() -> None:
     driver = driven(Desired(bundle(1)))
     driver.answer = Result.REFUSED
-    assert kinds(driver.tell(Desired(bundle(2)))) == ["Apply", "SaveJournal", "Report"]
+    assert kinds(driver.tell(Desired(bundle(2)))) == ["SaveJournal", "Apply", "SaveJournal", "Report"]
     assert driver.state is PointState.REFUSED and driver.agent.receipt.generation == 2
     assert driver.saved and driver.saved.highest == 2
     assert driver.agent.target is driver.kernel and driver.kernel and driver.kernel.generation == 1
@@ -259,6 +259,34 @@ def test_a_restart_after_the_time_puts_the_last_good_back_at_once() -> None:
     assert driver.state is PointState.REVERTED and driver.agent.highest == 2
 
 
+def test_a_restart_goes_on_with_a_bundle_that_needs_no_confirmation() -> None:
+    driver = Driver()
+    driver.tell(Started(bundle(1), bundle(2), until=0.0, highest=2))
+    assert driver.kernel and driver.kernel.generation == 2 and driver.state is PointState.ENFORCED
+    assert driver.saved and driver.saved.good and driver.saved.good.generation == 2
+
+
+def test_what_the_kernel_refuses_at_a_restart_gives_way_to_what_was_good() -> None:
+    agent, (_, *_) = step(Agent(WORKLOAD), Started(bundle(1), bundle(2), until=0.0), 0.0)
+    agent, commands = step(agent, Applied(2, Result.REFUSED, "no"), 0.0)
+    assert Restore(bundle(1)) in commands and agent.trial is None
+
+
+def test_a_first_bundle_that_is_refused_leaves_what_the_kernel_held_before_us() -> None:
+    driver = Driver(answer=Result.REFUSED)
+    driver.tell(Started(damage="lost"))
+    assert "Restore" not in kinds(driver.tell(Desired(bundle(1))))
+
+
+def test_a_first_bundle_that_is_refused_on_trial_leaves_nothing_of_it() -> None:
+    driver = driven(Desired(bundle(1, confirm_s=30)))
+    driver.answer = Result.REFUSED
+    driver.tell(ForeignChange("nft"))
+    driver.answer = Result.DONE
+    driver.tell(Tick(), after_s=2)
+    assert driver.kernel is None and driver.state is PointState.REFUSED
+
+
 def test_a_clock_set_back_does_not_make_a_trial_longer() -> None:
     driver = Driver()
     driver.tell(Started(bundle(1), bundle(2, confirm_s=30), until=999_999.0))
@@ -318,7 +346,11 @@ def test_only_one_write_is_made_at_a_time_and_then_the_newest() -> None:
     agent, first = step(agent, Desired(bundle(1)), 0.0)
     agent, second = step(agent, Desired(bundle(2)), 0.0)
     agent, third = step(agent, Desired(bundle(3)), 0.0)
-    assert (kinds([*first]), second, third) == (["Apply"], (), ())
+    assert [kinds([*one]) for one in (first, second, third)] == [
+        ["SaveJournal", "Apply"],
+        ["SaveJournal"],
+        ["SaveJournal"],
+    ]
     agent, after = step(agent, Applied(1, Result.DONE), 0.0)
     assert [one.bundle.generation for one in after if isinstance(one, Apply)] == [3]
 

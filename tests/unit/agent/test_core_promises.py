@@ -167,9 +167,7 @@ def test_whatever_happens_it_settles_on_a_good_state_and_says_so(
     agent = world.agent
     assert agent.trial is None, "a provisional change always ends"
     assert agent.due is None
-    if agent.good is not None:
-        # Without one, the kernel may hold what was applied just before a kill: that stays, closed rather than open.
-        assert world.kernel is agent.good or world.kernel == agent.good
+    assert world.kernel == agent.good
     on_disk = world.disk.good
     assert (on_disk and on_disk.holding) == (agent.good and agent.good.holding), "the disk has what is in force"
     assert world.disk.trial is None

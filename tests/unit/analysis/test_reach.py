@@ -91,3 +91,28 @@ def test_the_world_outside_has_one_address_for_each_combination_of_networks() ->
 def test_a_network_full_of_workloads_has_no_place_outside() -> None:
     books = policy("networks: {one: [10.0.0.1]}").networks
     assert set(dict(places_outside(books, FLEET))) == {"elsewhere (IPv4)", "elsewhere (IPv6)"}
+
+
+def test_talk_with_itself_passes_and_is_told_from_talk_with_another_of_its_kind() -> None:
+    reach = Reach(policy(), FLEET, NOW)
+    kind = reach.kind(ip_address("10.0.0.1"))
+    own = reach.decide(kind, kind, 6, 22, own=True)
+    assert own.egress is not None and own.egress.because == ("loopback",)
+    other = reach.decide(kind, kind, 6, 22)
+    assert other.egress is not None and other.egress.because == ()
+    assert str(reach.passing(kind, kind, Assume.MODES, own=True)) == "any"
+    assert not reach.lets(kind, kind, 6 << 16 | 22, Assume.MODES)
+
+
+def test_a_deny_that_asks_for_the_far_process_leaves_the_matter_to_the_far_point() -> None:
+    text = """
+    rules:
+      - {id: a, allow: tcp, from: any, to: any}
+      - {id: d, deny: tcp/22, from: any, to: {workloads: any, as: {user: root}}}
+    """
+    reach = Reach(policy(text), FLEET, NOW)
+    source, target = reach.kind(ip_address("10.0.0.1")), reach.kind(ip_address("10.0.0.2"), Identity(user="root"))
+    at = 6 << 16 | 22
+    assert holds(reach.passing_at(Side.EGRESS, source, target, Assume.ENFORCE), at)
+    assert not holds(reach.passing_at(Side.INGRESS, source, target, Assume.ENFORCE), at)
+    assert reach.identities(Side.INGRESS) == (NOBODY, Identity(user="root"))

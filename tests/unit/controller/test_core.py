@@ -248,6 +248,16 @@ def test_a_revision_is_done_without_the_silent() -> None:
     assert outlook({}, {}, 1) == (Outlook.DONE, "")
 
 
+def test_a_revision_that_a_point_refuses_is_partial() -> None:
+    good, bad = wanted(), wanted(revision=2, mode=Mode.GUARD)
+    standing, _ = advance(enforcing(good), bad)
+    standing = received(standing, receipt(2, PointState.REFUSED, holding(1, good), "nft says no"), 3.0)
+    rows = {"w": show(standing, bad, 3.0, 15.0)}
+    assert outlook(rows, {"w": standing}, 2) == (Outlook.PARTIAL, "`w` refused it: nft says no")
+    both = {**rows, "x": replace(rows["w"], workload="x")}
+    assert outlook(both, {}, 2)[1].endswith(", and 1 more")
+
+
 @dataclass
 class Twin:
     """A dumb agent: it takes what is new, holds it, and says so."""

@@ -6,15 +6,28 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from tests.unit.compile.worlds import CONTROLLER, DB, DEV, ELSEWHERE, FLEET, OFFICE, WEB, WEB6, compiled
+from tests.unit.compile.worlds import CONTROLLER, DB, DEV, ELSEWHERE, FLEET, OFFICE, PLC, WEB, WEB6, compiled
 
-from cellwall.compile import Face, Ruleset
+from cellwall.compile import Face, LifelineCard, Ruleset
 from cellwall.enforce.nft.fake import FakeKernel, Fate, Packet
-from cellwall.enforce.nft.program import Count, Goto, Kind, Lookup, MapShape, Program, Sample, SetMark
+from cellwall.enforce.nft.program import (
+    Count,
+    Drop,
+    Goto,
+    Kind,
+    Lookup,
+    MapShape,
+    Program,
+    Refuse,
+    Sample,
+    SetMark,
+    Stray,
+)
 from cellwall.enforce.nft.render import ALLOWED, DENIED, MISS, RULE_MASK, WOULD_DENY, Local, Unit, render
+from cellwall.flows import Side
 from cellwall.inventory import Fleet
 from cellwall.policy import Mode
-from cellwall.traffic import ICMP, ICMPV6, TCP, UDP, Address
+from cellwall.traffic import ICMP, ICMPV6, TCP, UDP, Address, point
 
 LOCAL = Local(
     {"a": 1000, "root": 0}, {"u.service": Unit(77, 2, "system.slice/u.service"), "deep": Unit(78, 3, "x/y/deep")}
@@ -95,6 +108,14 @@ def test_a_reply_passes_without_a_rule() -> None:
     assert send(table(), "input", ELSEWHERE, DB, 40_000, state="established", reply=True) == Fate(True, (), 0)
 
 
+def test_a_stray_packet_gets_the_verdict_and_no_answer() -> None:
+    program = table()
+    refuse = [line.statements for line in program.chains["refuse"].lines]
+    assert refuse == [(Stray(), Drop()), (Refuse(tcp=True),), (Refuse(tcp=False),)]
+    assert not send(program, "input", ELSEWHERE, DB, 10_000, state="invalid").passed
+    assert send(program, "input", WEB, DB, 5432, state="invalid").passed
+
+
 def test_loopback_passes_uncounted() -> None:
     program = table("rules: [{id: no, deny: any, from: any, to: any}]")
     for hook in ("input", "output"):
@@ -121,6 +142,25 @@ def test_built_in_lifelines_pass_before_the_policy_and_are_not_counted(hook: str
     fate = FakeKernel(table("rules: [{id: no, deny: any, from: any, to: any}]")).run(hook, packet)
     assert fate.passed is passed
     assert (fate.counted == ()) is passed
+
+
+def test_a_lifeline_may_be_a_whole_protocol() -> None:
+    card = LifelineCard("tunnel", ((point(47, 0), point(47, 65535)), (point(TCP, 80), point(TCP, 90))), (Side.INGRESS,))
+    program = render(Ruleset("a", 0, Mode.ENFORCE, lifelines=(card,)), {})
+    assert send(program, "input", ELSEWHERE, DB, 0, 47).passed
+    assert [send(program, "input", ELSEWHERE, DB, port).passed for port in (79, 80, 90, 91)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert not send(program, "output", ELSEWHERE, DB, 0, 47).passed
+
+
+def test_classes_with_the_same_entries_are_all_in_the_maps() -> None:
+    program = table("rules: [{id: r, allow: tcp/1-9, from: [role=web, role=plc], to: role=db}]")
+    assert [send(program, "input", peer, DB, 5).passed for peer in (WEB, PLC, ELSEWHERE)] == [True, True, False]
+    assert len(program.elements["in0_range"]) == 2
 
 
 def test_each_kind_of_traffic_is_counted_by_what_identifies_it() -> None:
@@ -216,6 +256,20 @@ def test_what_the_kernel_still_sends_for_a_process_that_is_gone_passes() -> None
     program = table(IDENTITIES, name="web")
     assert send(program, "output", WEB, ELSEWHERE, 7, user=None, state="established").passed
     assert not send(program, "output", WEB, ELSEWHERE, 7, user=33, state="established").passed
+
+
+def test_units_of_one_depth_are_told_by_one_look_up() -> None:
+    text = """
+    rules:
+      - {id: one, allow: tcp/1, from: {workloads: role=web, as: {unit: one}}, to: any}
+      - {id: two, allow: tcp/2, from: {workloads: role=web, as: {unit: two}}, to: any}
+    """
+    local = Local(units={"one": Unit(1, 2, "a/one"), "two": Unit(2, 2, "a/two")})
+    program = table(text, name="web", local=local)
+    assert program.elements["out0_rest_units2"] == {((1, 1),): Goto("out0_as1"), ((2, 2),): Goto("out0_as2")}
+    for cgroup in (1, 2):
+        fates = [send(program, "output", WEB, ELSEWHERE, port, cgroups={2: cgroup}).passed for port in (1, 2)]
+        assert fates == [cgroup == 1, cgroup == 2]
 
 
 def test_control_groups_are_keys_by_number_with_their_path_beside() -> None:

@@ -265,6 +265,8 @@ def serve(folder: Path, listener: socket.socket) -> None:
     threading.Thread(target=_accept, args=(folder, listener), daemon=True).start()
     while os.read(0, 4096):
         pass
+    # A parent that was killed could not tidy up.
+    shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
     listener.close()
     first.close()
 

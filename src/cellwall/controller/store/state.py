@@ -29,10 +29,14 @@ class LabelSource(StrEnum):
 
 
 class RevisionState(StrEnum):
-    """How far a revision has come: on its way; in force everywhere that can be reached; taken back; overtaken."""
+    """How far a revision has come.
+
+    On its way; in force everywhere that can be reached; everywhere but where points refused it; taken back;
+    overtaken by the next one."""
 
     ROLLING = "rolling"
     GOOD = "good"
+    PARTIAL = "partial"
     FAILED = "failed"
     SUPERSEDED = "superseded"
 

@@ -13,6 +13,7 @@ from cellwall.enforce.nft.program import (
     Count,
     Counter,
     Data,
+    Drop,
     Field,
     Goto,
     HasUser,
@@ -33,6 +34,7 @@ from cellwall.enforce.nft.program import (
     Sample,
     SetMark,
     Statement,
+    Stray,
     Version,
 )
 from cellwall.enforce.nft.render import FAMILIES, ICMP_FIELDS
@@ -41,7 +43,8 @@ from cellwall.traffic import ICMPS, PORTED, TCP, Address
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet at a hook. `port` is as in `cellwall.traffic.ports`; `state` is conntrack's: `new`, `established`.
+    """A packet at a hook. `port` is as in `cellwall.traffic.ports`; `state` is conntrack's: `new`,
+    `established`, `invalid`, `untracked`.
 
     `user` is a user id, None for packets that the kernel makes; `cgroups` are the ids of the socket's control
     group and its parents, by level.
@@ -123,7 +126,9 @@ class _Run:
                 case Reply():
                     matched = packet.reply
                 case New():
-                    matched = packet.state == "new"
+                    matched = packet.state in {"new", "invalid", "untracked"}
+                case Stray():
+                    matched = packet.state == "invalid"
                 case Known():
                     matched = packet.state == "established"
                 case Midstream():
@@ -172,6 +177,8 @@ class _Run:
                     raise _Returned
                 case Accept():
                     raise _Ended(True)
+                case Drop():
+                    raise _Ended(False)
                 case Refuse(tcp):
                     matched = False
                     if not tcp or packet.protocol == TCP:

@@ -101,6 +101,11 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Stray:
+    """Match packets that conntrack cannot place: out of a connection's window, or of none that they could begin."""
+
+
+@dataclass(frozen=True, slots=True)
 class Midstream:
     """Match TCP packets of no tracked connection that do not open one."""
 
@@ -196,6 +201,11 @@ class Accept:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Throw the packet away without a word."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refuse:
     """Throw the packet away and tell the sender: a TCP reset, else an ICMP error."""
 
@@ -207,6 +217,7 @@ Statement = (
     | Reply
     | New
     | Known
+    | Stray
     | Midstream
     | Version
     | In
@@ -222,6 +233,7 @@ Statement = (
     | Goto
     | Return
     | Accept
+    | Drop
     | Refuse
 )
 

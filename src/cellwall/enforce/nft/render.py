@@ -23,6 +23,7 @@ from cellwall.enforce.nft.program import (
     Count,
     Counter,
     Data,
+    Drop,
     Field,
     Goto,
     HasUser,
@@ -46,6 +47,7 @@ from cellwall.enforce.nft.program import (
     Sample,
     SetMark,
     Statement,
+    Stray,
     Version,
 )
 from cellwall.flows import Side
@@ -108,7 +110,9 @@ class _Renderer:
         for card in ruleset.rules:
             out.chains[self._chain_of[card.number]] = Chain(tuple(self._rule(card)))
         out.chains[MISS] = Chain(tuple(self._default()))
-        out.chains["refuse"] = Chain((Line((Refuse(tcp=True),)), Line((Refuse(tcp=False),))))
+        # A late or repeated segment of an allowed connection is a stray; a reset would end the connection.
+        stray = Line((Stray(), Drop()), "no answer to what may belong to an open connection")
+        out.chains["refuse"] = Chain((stray, Line((Refuse(tcp=True),)), Line((Refuse(tcp=False),))))
         about = f"cellwall revision {ruleset.revision} mode {ruleset.mode} digest {digest} workload {ruleset.workload}"
         classes = (f"class {number:#010x} is {title}" for number, title in sorted(titles.items()))
         out.chains["about"] = Chain(tuple(Line((Counter(),), comment) for comment in (about, *classes)))

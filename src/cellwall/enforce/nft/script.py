@@ -13,6 +13,7 @@ from cellwall.enforce.nft.program import (
     Count,
     Counter,
     Data,
+    Drop,
     Goto,
     HasUser,
     In,
@@ -36,6 +37,7 @@ from cellwall.enforce.nft.program import (
     Sample,
     SetMark,
     Statement,
+    Stray,
     Version,
 )
 from cellwall.enforce.nft.steps import Names, Steps, plan_steps
@@ -181,6 +183,8 @@ def write(statement: Statement) -> str:
             return "ct state invalid,new,untracked"
         case Known():
             return "ct state established"
+        case Stray():
+            return "ct state invalid"
         case Midstream():
             return "meta l4proto tcp ct state new tcp flags & (syn | ack) != syn"
         case Version(version):
@@ -215,6 +219,8 @@ def write(statement: Statement) -> str:
             return "return"
         case Accept():
             return "accept"
+        case Drop():
+            return "drop"
         case Refuse(tcp):
             return "meta l4proto tcp reject with tcp reset" if tcp else "reject with icmpx admin-prohibited"
         case _:

@@ -1,0 +1,71 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellwall.cli.documents import fleet_of, read_documents, read_fleet
+from cellwall.cli.exits import Exit, Stop
+
+FLEET: dict[str, Any] = {
+    "items": [
+        {"name": "web-1", "addresses": ["10.0.0.1", "fd00::1"], "labels": {"role": "web"}, "agent": True, "epoch": 5.0},
+        {"name": "nas", "addresses": ["10.0.0.2"], "labels": {}, "agent": False},
+    ],
+    "controllers": [{"address": "10.0.0.9", "port": 7443}],
+}
+
+
+def test_folders_are_read_to_the_bottom_and_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "policy" / "team").mkdir(parents=True)
+    (tmp_path / "policy" / "a.yaml").write_text("a", "utf-8")
+    (tmp_path / "policy" / "team" / "b.yml").write_text("b", "utf-8")
+    (tmp_path / "policy" / "notes.txt").write_text("c", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    wanted = {"policy/a.yaml": "a", "policy/team/b.yml": "b"}
+    assert read_documents([Path("policy")]) == wanted
+    assert read_documents([tmp_path / "policy"]) == wanted
+    assert read_documents([Path("./policy/a.yaml")]) == {"policy/a.yaml": "a"}
+
+
+@pytest.mark.parametrize("path", ["absent.yaml", "empty", "bytes.yaml"])
+def test_what_cannot_be_read_is_a_bad_document(path: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff")
+    with pytest.raises(Stop) as caught:
+        read_documents([tmp_path / path])
+    assert caught.value.code is Exit.DOCUMENT
+
+
+def test_a_fleet_is_what_the_controller_lists() -> None:
+    fleet = fleet_of(FLEET)
+    assert [(one.name, str(one.labels), one.agent, one.epoch) for one in fleet.workloads] == [
+        ("nas", "", False, 0.0),
+        ("web-1", "role=web", True, 5.0),
+    ]
+    assert [str(one.address) for one in fleet.controllers] == ["10.0.0.9"]
+
+
+@pytest.mark.parametrize("text", ['{"items": [{"name": "a"}]}', "items:\n- {name: a, labels: {x: y}}\n"])
+def test_a_fleet_is_read_from_json_and_from_yaml(text: str, tmp_path: Path) -> None:
+    (tmp_path / "fleet").write_text(text, "utf-8")
+    assert [one.name for one in read_fleet(tmp_path / "fleet").workloads] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1]",
+        "{}",
+        '{"items": {}}',
+        '{"items": [{}]}',
+        '{"items": [{"name": "a", "addresses": ["x"]}]}',
+        "a: [",
+        '{"items": [1]}',
+    ],
+)
+def test_what_is_no_fleet_is_a_bad_document(text: str, tmp_path: Path) -> None:
+    (tmp_path / "fleet").write_text(text, "utf-8")
+    with pytest.raises(Stop) as caught:
+        read_fleet(tmp_path / "fleet")
+    assert caught.value.code is Exit.DOCUMENT

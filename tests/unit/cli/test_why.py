@@ -1,0 +1,91 @@
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from cellwall.cli.documents import policy_of
+from cellwall.cli.exits import Stop
+from cellwall.cli.why import draw, explain, read_service
+from cellwall.inventory import Fleet, Workload
+from cellwall.labels import Labels
+from cellwall.traffic import parse_address
+
+POLICY = policy_of(
+    {
+        "p.yaml": "rules:\n"
+        "  - {id: app-to-db, allow: tcp/5432, from: role=api, to: role=db, reason: its data}\n"
+        "  - {id: later, allow: tcp/22, from: role=api, to: role=db, staged: true}\n"
+        "workloads:\n"
+        "  printer: {addresses: [10.0.0.9], labels: {role: printer}}\n"
+        "modes:\n"
+        "  - {where: role=db, mode: enforce}\n"
+    }
+)
+
+
+def workload(name: str, *addresses: str) -> Workload:
+    labels = Labels({"role": name})
+    return Workload(name, labels, tuple(parse_address(address) for address in addresses))
+
+
+FLEET = Fleet((workload("api", "10.0.0.1", "fd00::1"), workload("db", "10.0.0.2"), workload("web", "fd00::3")))
+
+
+def drawn(source: str, destination: str, service: str) -> list[str]:
+    console = Console(width=160, color_system=None, record=True, file=StringIO())
+    console.print(draw(explain(POLICY, FLEET, source, destination, service, 0.0)))
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_an_allowed_flow_names_rule_file_line_and_reason_at_both_ends() -> None:
+    lines = drawn("api", "db", "tcp/5432")
+    assert lines[0] == "api → db tcp/5432  ✔ allowed"
+    assert lines.count("    because  allow `app-to-db` at p.yaml:2:5: its data") == 2
+    assert "    verdict  ✔ allowed in mode observe" in lines and "    verdict  ✔ allowed in mode enforce" in lines
+
+
+def test_a_denied_flow_says_that_nothing_allows_it_and_what_would() -> None:
+    lines = drawn("api", "db", "tcp/80")
+    assert lines[0] == "api → db tcp/80  ✘ denied"
+    assert "    verdict  ◌ would be denied in mode observe" in lines
+    assert "    because  no rule allows it, and that is the default" in lines
+    assert any(line.startswith("  advice   ") for line in lines)
+
+
+def test_an_end_without_an_agent_enforces_nothing() -> None:
+    assert "    nothing is enforced at this end: it has no agent" in drawn("api", "printer", "tcp/9100")
+    assert "    nothing is enforced at this end: it has no agent" in drawn("192.0.2.1", "db", "tcp/5432")
+
+
+def test_what_the_kernel_holds_and_what_was_seen_is_shown_where_it_is_known() -> None:
+    answer = explain(POLICY, FLEET, "api", "db", "tcp/5432", 0.0)
+    held = {"outcome": "allowed", "would": "allowed", "rules": ["app-to-db"], "mode": "enforce", "revision": 7}
+    answer |= {
+        "held": {"egress": {"error": "the agent of `api` is not connected"}, "ingress": held},
+        "seen": {"connections": 3, "last_seen": 0.0, "outcome": "allowed", "would": "denied"},
+    }
+    console = Console(width=160, color_system=None, record=True, file=StringIO())
+    console.print(draw(answer))
+    text = console.export_text()
+    assert "kernel   the agent of `api` is not connected" in text
+    assert "kernel   allowed by `app-to-db`, in mode enforce, revision 7" in text
+    assert "seen     3 connections, last at 1970-01-01 00:00:00: would be denied" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"), [("nobody", "db"), ("api", "nobody"), ("web", "db"), ("192.0.2.1", "web")]
+)
+def test_ends_that_are_not_there_or_share_no_family_are_refused(source: str, destination: str) -> None:
+    with pytest.raises(Stop):
+        explain(POLICY, FLEET, source, destination, "tcp/5432", 0.0)
+
+
+@pytest.mark.parametrize(("text", "service"), [("5432", "tcp/5432"), ("udp/53", "udp/53"), ("icmp/8/0", "icmp/8/0")])
+def test_a_bare_number_is_a_tcp_port(text: str, service: str) -> None:
+    assert read_service(text) == service
+
+
+@pytest.mark.parametrize("text", ["tcp", "tcp/1-2", "any", "http", "tcp/99999"])
+def test_a_question_is_about_one_port(text: str) -> None:
+    with pytest.raises(Stop):
+        read_service(text)
