@@ -50,10 +50,10 @@ def checksum(octets: bytes) -> int:
 
 def test_a_segment_out_of_the_window_does_not_reset_its_connection() -> None:
     with pair() as (a, b):
-        points = compiled(a, b).points
-        for space, name in ((a, "web"), (b, "db")):
-            with space.inside():
-                NftPoint().apply(points[name].ruleset, points[name].members)
+        # The server has no point: its own would not let the segment out, which stands for a late one from the wire.
+        point = compiled(a, b).points["web"]
+        with a.inside():
+            NftPoint().apply(point.ruleset, point.members)
         with b.inside():
             listener = socket.create_server((str(b.v4), PORT))
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)

@@ -155,11 +155,14 @@ class Observer:
     def _ended(
         self, flow: _Flow, counts: tuple[int, int], held: Bundle, since: float, now: float, process: Process
     ) -> FlowRecord:
-        """Make a record that only adds bytes to connections that were counted before."""
+        """Make a record that only adds bytes to connections that were counted before, as of when they were.
+
+        The kernel tells of an end up to minutes after the last packet: a later verdict must stay the latest."""
         side, key = flow
         known = self._verdicts.get(flow)
         if known is not None:
             verdict, revision, process = (known.outcome, known.would, known.rules), known.revision, known.process
+            since, now = known.first_seen, known.last_seen
         else:
             verdict, revision = judged(held.ruleset, held.members, key, side, process), held.revision
         return FlowRecord(key, self._name, side, *verdict, revision, 0, since, now, *counts, process)

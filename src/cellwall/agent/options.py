@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-VERSION = "0.1.0"
+from cellwall import __version__
+
+VERSION = __version__
 """What the agent says that it is."""
 
 

@@ -82,7 +82,7 @@ def explain_denial(stage: Stage, world: World, before: AttackReport) -> None:
     stage.promise("the denied packet is reported", seen, told)
     answer = world.api.get("why", source=FOOTHOLD, destination=wanted.target, port=service)
     stage.say(f"$ cellwall why {FOOTHOLD} {wanted.target} {service}")
-    stage.console.print(Padding(draw(answer), (0, 0, 0, 4)))
+    stage.console.print(Padding(draw(answer), (0, 0, 0, 4), expand=False))
     held: dict[str, Any] = answer["held"].get("egress") or {}
     stage.promise(
         "policy and kernel say the same, and why",

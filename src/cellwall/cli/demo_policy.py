@@ -44,7 +44,9 @@ def propose(stage: Stage, world: World) -> dict[str, str]:
         stage.say(f"and {len(rules) - 8} more")
     text = "".join(documents.values())
     stage.write("policy.yaml", text)
-    stage.promise("a policy is proposed", bool(rules), f"{len(rules)} rules, {len(text.splitlines())} lines of YAML")
+    covered, wide = answer["coverage"]["share"], answer["over_permission"]
+    seen = f"{len(rules)} rules for {covered:.0%} of what was seen, {wide:.1f} ways open for each that was seen"
+    stage.promise("a policy is proposed", bool(rules), seen)
     stage.number("rules proposed", len(rules))
     return {**documents, "modes.yaml": MODES, "tests.yaml": TESTS}
 

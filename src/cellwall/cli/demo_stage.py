@@ -51,7 +51,7 @@ class Stage:
     def say(self, text: str) -> None:
         """Tell something, indented under its step."""
         for line in text.splitlines():
-            self.console.print(Text(f"    {line}"))
+            self.console.print(Text(f"    {line}"), soft_wrap=True)
 
     def number(self, what: str, value: object) -> None:
         """Note a figure for the last page."""
@@ -61,7 +61,9 @@ class Stage:
         """Check a promise: say so where it is kept, raise `Broken` where it is not."""
         self.promises.append(Promise(words, seen, kept, self.elapsed_s))
         style, sign = ("green", "✔") if kept else ("red", "✘")
-        self.console.print(Text.assemble(("    " + sign + " ", style), (words, style), (f": {seen}", "")))
+        self.console.print(
+            Text.assemble(("    " + sign + " ", style), (words, style), (f": {seen}", "")), soft_wrap=True
+        )
         if not kept:
             raise Broken(f"broken promise: {words}: {seen}")
 

@@ -97,7 +97,7 @@ def _close(stage: Stage, ended: str) -> None:
     page = last_page(stage, ended)
     path = stage.write("summary.md", page)
     stage.console.print()
-    stage.console.print(page, markup=False)
+    stage.console.print(page, markup=False, soft_wrap=True)
     stage.console.print(f"also in {path}", markup=False)
 
 

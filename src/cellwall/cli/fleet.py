@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group
+from rich.text import Text
 
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.flows import moment
 from cellwall.cli.help import FLEET, examples
 from cellwall.cli.output import Format, Output, hint, say, show, table, working
 from cellwall.cli.where import Socket, controller
@@ -80,7 +82,28 @@ def _workloads(items: list[dict[str, Any]]) -> Any:
 def show_workload(name: Name, socket: Socket = None, output: Output = Format.TABLE) -> None:
     """Show all that is known of one workload."""
     answer = controller(socket).get("workloads", name)
-    show(answer, output, lambda: table(["what", "is"], [[key, value] for key, value in answer.items()]))
+    show(answer, output, lambda: _workload(answer))
+
+
+def _workload(answer: dict[str, Any]) -> Group:
+    point, facts = answer["point"], answer["facts"]
+    rows: list[list[Any]] = [
+        ["workload", answer["name"]],
+        ["addresses", answer["addresses"]],
+        ["labels", [f"{one['key']}={one['value']} ({one['source']})" for one in answer["label_sources"]]],
+        ["agent", f"version {answer['version']}, seen {moment(answer['seen'])}" if answer["agent"] else "none"],
+    ]
+    if point:
+        rows += [["mode", answer["mode"]], ["state", point["state"]], ["reason", point["reason"]]]
+        rows += [["revision", f"holds {point['revision_held']}, wanted {point['revision_wanted']}"]]
+    if facts:
+        rows += [["host", f"{facts['hostname']}, {facts['os']}, Linux {facts['kernel']}, nftables {facts['nft']}"]]
+        rows += [["other firewalls", facts["foreign"]], ["blind spots", "; ".join(facts["blind"])]]
+    parts = [table(["what", "is"], rows)]
+    if facts and facts["listening"]:
+        listening = {tuple(one[key] for key in ("service", "process", "user", "unit")) for one in facts["listening"]}
+        parts += [Text(), table(["listens on", "process", "user", "unit"], sorted(listening))]
+    return Group(*parts)
 
 
 def add_workload(

@@ -16,6 +16,7 @@ from cellwall.cli.fleet import Yes
 from cellwall.cli.flows import Since, moment
 from cellwall.cli.help import POLICY, examples
 from cellwall.cli.output import Format, Output, hint, show, table, verdict, working
+from cellwall.cli.plan_view import draw_plan
 from cellwall.cli.where import Socket, controller
 from cellwall.inventory import Fleet
 
@@ -199,69 +200,6 @@ def apply(
         raise Stop(Exit.NO, f"revision {answer['revision']} is not in force everywhere after {wait:g} s")
 
 
-def draw_plan(answer: dict[str, Any]) -> RenderableType:
-    """Draw a plan: points that change, rules that points cannot express, connections cut and opened."""
-    summary = answer["summary"]
-    changed = [one for one in answer["points"] if one["change"] != "none"]
-    parts: list[RenderableType] = [
-        Text(
-            f"{len(changed)} of {len(answer['points'])} points change: {summary['refill']} rulesets, "
-            f"{summary['elements']} only who is where"
-        ),
-        table(
-            ["point", "change", "mode", "rules +#", "-#", "~#", "members +#", "-#"],
-            [
-                [
-                    one["workload"],
-                    one["change"],
-                    one["mode_after"]
-                    if one["mode_before"] in (None, one["mode_after"])
-                    else f"{one['mode_before']} → {one['mode_after']}",
-                    len(one["rules_added"]),
-                    len(one["rules_removed"]),
-                    len(one["rules_changed"]),
-                    one["members_joining"],
-                    one["members_leaving"],
-                ]
-                for one in changed
-            ],
-            "no point changes",
-        ),
-    ]
-    if answer["refused"]:
-        rows = [[one["workload"], one["rule"], one["reason"]] for one in answer["refused"]]
-        parts += [
-            Text("rules that cannot be expressed where they belong", style="red"),
-            table(["point", "rule", "why"], rows),
-        ]
-    return Group(*parts, *([draw_replay(answer["replay"])] if answer["replay"] else []))
-
-
-def draw_replay(answer: dict[str, Any]) -> RenderableType:
-    """Draw what a change does to the connections that were seen."""
-    parts: list[RenderableType] = [
-        Text(
-            f"of {answer['checked']} distinct flows that were seen: {answer['cut_count']} would be cut "
-            f"({answer['open_now_cut']} of them lately), {answer['opened_count']} opened, {answer['unknown']} unknown"
-        )
-    ]
-    for word, style in (("cut", "red"), ("opened", "yellow")):
-        rows = [
-            [
-                Text(f"{word}", style=style),
-                one["source_workload"] or one["source"],
-                one["destination_workload"] or one["destination"],
-                one["service"],
-                one["connections"],
-                one["rules"] or "default",
-            ]
-            for one in answer[word]
-        ]
-        if rows:
-            parts.append(table(["", "source", "destination", "service", "connections#", "because"], rows))
-    return Group(*parts)
-
-
 def suggest(
     level: Annotated[str, typer.Option(help="how tight: `exact`, `tier` or `ringfence`", metavar="LEVEL")] = "tier",
     since: Since = None,
@@ -289,9 +227,12 @@ def write_documents(documents: dict[str, str], folder: Path) -> None:
 
 
 def _suggested(answer: dict[str, Any]) -> RenderableType:
-    return Group(
-        *(Text(text) for text in answer["documents"].values()),
+    coverage = answer["coverage"]
+    told = (
+        f"# {len(answer['rules'])} rules for {coverage['covered']} of {coverage['flows']} flows that were seen "
+        f"({coverage['share']:.0%}); they allow {answer['over_permission']:.1f} ways for each that was seen"
     )
+    return Group(*(Text(text.rstrip() + "\n") for text in answer["documents"].values()), Text(told))
 
 
 def show_policy(

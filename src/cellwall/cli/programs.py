@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.flows import moment
 from cellwall.cli.help import PROGRAMS, examples
 from cellwall.cli.host import AGENT_EXAMPLES, ENROLL_EXAMPLES, concerns
 from cellwall.cli.output import Format, Output, show, table
@@ -76,7 +77,22 @@ def status(socket: Socket = None, output: Output = Format.TABLE) -> None:
 
 
 def _status(answer: dict[str, Any]) -> RenderableType:
-    return table(["what", "is"], [[key.replace("_", " "), value] for key, value in answer.items()])
+    agents = answer["agents"]
+    rows: list[list[Any]] = [
+        ["controller", answer["controller"]],
+        ["reached by agents at", answer["advertise"]],
+        ["its clock", moment(answer["now"])],
+        ["workloads", answer["workloads"]],
+        ["agents", f"{agents['connected']} of {agents['known']} connected"],
+        ["revision in force", answer["revision"]],
+        ["revision is", answer["revision_state"]],
+        ["points", answer["points"]],
+        ["modes", answer["modes"]],
+        ["next rule starts or expires", moment(answer["next_change"])],
+        ["addresses claimed twice", [one["address"] for one in answer["conflicts"]]],
+        ["audit log", "whole" if answer["audit_broken_at"] is None else f"broken at {answer['audit_broken_at']}"],
+    ]
+    return table(["what", "is"], rows)
 
 
 def agent_run() -> None:

@@ -12,7 +12,7 @@ from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.flows import Since
 from cellwall.cli.help import POLICY, examples
 from cellwall.cli.output import Format, Output, show, working
-from cellwall.cli.policies import draw_replay
+from cellwall.cli.plan_view import draw_replay
 from cellwall.cli.where import Socket, controller
 
 

@@ -85,7 +85,7 @@ def revert(
     output: Output = Format.TABLE,
 ) -> None:
     """Put an earlier revision in force again; without --yes only show what that changes."""
-    from cellwall.cli.policies import draw_plan
+    from cellwall.cli.plan_view import draw_plan
 
     api = controller(socket)
     answer = api.post("policy", "revert", body={"to": to, "note": note, "dry_run": not yes})

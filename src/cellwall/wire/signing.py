@@ -29,7 +29,8 @@ def signed_part(message: Bundle | MemberChange) -> bytes:
 
 
 def sign(message: Signed, key: Ed25519PrivateKey) -> Signed:
-    """Give the message with its signature by `key`."""
+    """Give the message with its signature by `key`, in the form in which it is read: 10 s is then 10.0."""
+    message = msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=type(message))
     return replace(message, signature=key.sign(signed_part(message)))
 
 

@@ -40,6 +40,7 @@ def test_a_bound_token_names_the_workload() -> None:
         (ROW, SECRET, 160.0),
         (replace(ROW, digest="0" * 64), SECRET, 100.0),
     ],
+    ids=["unknown", "another secret", "expired", "another digest"],
 )
 def test_whatever_is_wrong_with_a_secret_the_answer_is_the_same(row: TokenRow | None, secret: str, now: float) -> None:
     with pytest.raises(Denied, match="the token is unknown, used up or expired; ask for a new one"):

@@ -163,6 +163,21 @@ def test_classes_with_the_same_entries_are_all_in_the_maps() -> None:
     assert len(program.elements["in0_range"]) == 2
 
 
+def test_a_peer_of_no_class_meets_what_is_narrow_for_everyone_before_what_is_wide() -> None:
+    # The wide map has elements of a class and of everyone, the narrow ones of everyone alone.
+    text = """
+    rules:
+      - {id: wide, wall: any, from: any, to: any}
+      - {id: narrow, allow: [sctp/80, tcp/5000-5010, icmp/8/0], from: any, to: any}
+      - {id: class, allow: any, from: role=web, to: role=db}
+    """
+    program = table(text)
+    for port, protocol in ((80, 132), (5005, TCP), (8 << 8, ICMP)):
+        fate = send(program, "input", ELSEWHERE, DB, port, protocol)
+        assert names(program, fate) == [(ALLOWED, "allow_narrow")]
+    assert names(program, send(program, "input", ELSEWHERE, DB, 81, 132)) == [(DENIED, "wall_wide")]
+
+
 def test_each_kind_of_traffic_is_counted_by_what_identifies_it() -> None:
     program = table("rules: [{id: r, allow: any, from: any, to: any}]")
     counted = [

@@ -14,11 +14,11 @@ from typing import Any
 from cellwall.clients import KernelError
 from cellwall.compile import Members, Ruleset
 from cellwall.enforce.nft.element import Add, Branch, Delete, Element, ElementChange, goto
-from cellwall.enforce.nft.elements import change, describe, dump, open_link, table_exists
+from cellwall.enforce.nft.elements import change, comments, describe, dump, open_link, table_exists
 from cellwall.enforce.nft.keys import SEEN_SETS, decode_seen, encode
 from cellwall.enforce.nft.program import TABLE, Data, Goto, Key, Program
 from cellwall.enforce.nft.render import Local, Unit, render
-from cellwall.enforce.nft.script import scripts
+from cellwall.enforce.nft.script import build_script, scripts, sweep_script, switch_script
 from cellwall.enforce.nft.steps import Names, Steps, plan_steps
 from cellwall.enforce.point import Drift, Held, Leave, Receipt, Refused, Seen, digest_of
 from cellwall.flows import Side
@@ -53,7 +53,7 @@ class NftPoint:
         """Have nft check the change without making it. Raises `Refused`."""
         steps = self._plan(render(ruleset, members, self._local(ruleset), digest_of(ruleset)))
         # The steps build on each other, and a check leaves nothing behind: check them as one.
-        _nft(["-c", "-f", "-"], "".join(scripts(steps)))
+        _nft_script("".join(scripts(steps)), check=True)
 
     def apply(self, ruleset: Ruleset, members: Members) -> Receipt:
         """Make the table hold exactly this. Raises `Refused`; then packets meet what they met before.
@@ -65,24 +65,22 @@ class NftPoint:
         if self._program is not None and not table_exists(TABLE, link=self._link):
             self.forget()
         steps = self._plan(render(ruleset, members, local, digest))
-        build, switch, sweep = scripts(steps)
         if steps.switches:
             how = "refill"
             try:
-                self._in_turn(build, switch)
+                self._build(steps)
+                self._in_turn(switch_script(steps))
             except Refused:
                 # What was built and is not used goes with the next change that knows of it.
                 self.forget()
                 raise
-            if sweep:
-                _nft(["-f", "-"], sweep)
+            self._in_turn(sweep_script(steps))
         else:
             changes: list[ElementChange] = []
             for name, keys in steps.gone.items():
                 changes += [Delete(name, encode(steps.program.shapes[name], key)[0]) for key in keys]
-            for name, come in steps.come.items():
-                shape = steps.program.shapes[name]
-                changes += [Add(name, encode(shape, key)[0], _netlink(data)) for key, data in come]
+            for name in steps.come:
+                changes += _additions(steps, name)
             how = "elements" if changes else "none"
             self._send(changes)
         self._program = steps.program
@@ -91,10 +89,17 @@ class NftPoint:
             self._text = self._listing()
         return Receipt(digest, how)
 
+    def _build(self, steps: Steps) -> None:
+        """Put what is new beside what is there; who is where may be a hundred thousand, so not as text."""
+        shapes = steps.program.shapes
+        places = [name for name in steps.come if shapes[name].data == "mark" and not shapes[name].interval]
+        self._in_turn(build_script(steps, leave_out=places))
+        self._send([one for name in places for one in _additions(steps, name)])
+
     def _in_turn(self, *transactions: str) -> None:
         for script in transactions:
             if script:
-                _nft(["-f", "-"], script)
+                _nft_script(script)
 
     def _plan(self, wanted: Program) -> Steps:
         return plan_steps(self._program if self._program is not None else self._names(), wanted)
@@ -152,7 +157,7 @@ class NftPoint:
             return None
         maps: dict[str, bool] = {}
         chains: set[str] = set()
-        for kind, one in _objects(_nft(["-j", "-t", "list", "table", "inet", TABLE])):
+        for kind, one in self._objects():
             if kind in {"map", "set"}:
                 maps[one["name"]] = kind == "map"
             elif kind == "chain":
@@ -194,9 +199,8 @@ class NftPoint:
         """Say what the table holds, from its own words; None where there is no table of ours."""
         if not table_exists(TABLE, link=self._link):
             return None
-        for kind, one in _objects(_nft(["-j", "list", "chain", "inet", TABLE, "about"], quiet=True)):
-            about = _ABOUT.match(one.get("comment", "")) if kind == "rule" else None
-            if about:
+        for comment in self._comments("about"):
+            if about := _ABOUT.match(comment):
                 return Held(int(about[1]), Mode(about[2]), about[3], about[4])
         return Held(0, Mode.OBSERVE, "", "")
 
@@ -240,7 +244,22 @@ class NftPoint:
         return _nft(["list", "table", "inet", TABLE], quiet=True)
 
     def _listing(self) -> str:
-        return _nft(["-s", "-t", "list", "table", "inet", TABLE])
+        # Asked for one table, nft 1.0.6 fetches every element of it, even if it is not to show any: a second and
+        # more at 100,000. Asked for all tables it does not; but then a foreign one may be what makes it abort.
+        _, found, rest = _nft(["-s", "-t", "list", "ruleset", "inet"], quiet=True).partition(f"table inet {TABLE} {{\n")
+        ours, ended, _ = rest.partition("\n}\n")
+        return found + ours + ended if ended else _nft(["-s", "-t", "list", "table", "inet", TABLE])
+
+    def _objects(self, *, quiet: bool = False) -> Iterable[tuple[str, dict[str, Any]]]:
+        """Give what the table holds as nft's JSON has it, without elements."""
+        text = _nft(["-j", "-t", "list", "ruleset", "inet"], quiet=True)
+        return _objects(text or _nft(["-j", "-t", "list", "table", "inet", TABLE], quiet=quiet))
+
+    def _comments(self, chain: str) -> list[str]:
+        try:
+            return comments(TABLE, chain, link=self._link)
+        except KernelError:
+            return []
 
     def _dump(self, name: str) -> list[Element]:
         try:
@@ -283,7 +302,7 @@ class NftPoint:
     def counters(self) -> dict[str, tuple[int, int]]:
         """Give packets and bytes by rule id, and `default`."""
         found: dict[str, tuple[int, int]] = {}
-        for kind, one in _objects(_nft(["-j", "-t", "list", "table", "inet", TABLE], quiet=True)):
+        for kind, one in self._objects(quiet=True):
             if kind != "rule":
                 continue
             counter = next((part["counter"] for part in one["expr"] if "counter" in part), None)
@@ -298,7 +317,7 @@ class NftPoint:
         """Leave the host: the rules stay, all go, or only lifelines pass."""
         if leave is Leave.OPEN:
             if table_exists(TABLE, link=self._link):
-                _nft(["-f", "-"], f"delete table inet {TABLE}\n")
+                _nft_script(f"delete table inet {TABLE}\n")
             self.forget()
         elif leave is Leave.CLOSE:
             lifelines = self._applied[0].lifelines if self._applied else ()
@@ -318,6 +337,11 @@ def _peer_key(packed: bytes) -> Key:
     return ((value, value),)
 
 
+def _additions(steps: Steps, name: str) -> Iterable[Add]:
+    shape = steps.program.shapes[name]
+    return (Add(name, encode(shape, key)[0], _netlink(data)) for key, data in steps.come[name])
+
+
 def _netlink(data: Data) -> int | Branch:
     return goto(data.chain) if isinstance(data, Goto) else data
 
@@ -326,23 +350,54 @@ def _objects(text: str) -> Iterable[tuple[str, dict[str, Any]]]:
     if not text:
         return
     for entry in json.loads(text)["nftables"]:
-        yield from entry.items()
+        for kind, one in entry.items():
+            if one.get("table") == TABLE:
+                yield kind, one
 
 
-def _nft(arguments: list[str], script: str | None = None, *, quiet: bool = False) -> str:
+def _nft(arguments: list[str], *, quiet: bool = False) -> str:
     """Run nft(8). Raises `Refused` with its first complaint; `quiet` gives an empty text instead."""
-    command = ["nft", *arguments]
-    try:
-        done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=NFT_TIMEOUT_S)
-    except FileNotFoundError:
-        raise Refused("`nft` is not installed; install the package nftables") from None
-    except subprocess.TimeoutExpired:
-        raise Refused(f"nft did not answer within {NFT_TIMEOUT_S} s") from None
+    done = _run(arguments)
     if done.returncode == 0:
         return done.stdout
     if quiet:
         return ""
-    complaint = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
-    place = re.match(r"/dev/stdin:(\d+):", complaint)
-    line = script.splitlines()[int(place[1]) - 1][:160] if place and script else ""
-    raise Refused(f"nft refused: {complaint.strip()}" + (f" in `{line}`" if line else ""))
+    raise Refused(f"nft refused: {_complaint(done)}")
+
+
+def _nft_script(script: str, *, check: bool = False) -> None:
+    """Have nft(8) make the transaction `script`, or only check it. Raises `Refused`; then nothing was changed."""
+    # Not by a pipe: were we killed halfway through writing, nft would take the half for the whole.
+    with os.fdopen(os.memfd_create("nft"), "wb") as file:
+        file.write(script.encode())
+        file.flush()
+        done = _run([*(["-c"] if check else []), "-f", f"/dev/fd/{file.fileno()}"], (file.fileno(),))
+    if done.returncode == 0:
+        return
+    complaint = _complaint(done)
+    place = re.match(r"/dev/fd/\d+:(\d+):[^ ]* ", complaint)
+    if place is None:
+        raise Refused(f"nft refused: {complaint}")
+    line = script.splitlines()[int(place[1]) - 1][:160]
+    raise Refused(f"nft refused: {complaint[place.end() :]} in `{line}`")
+
+
+def _run(arguments: list[str], files: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["nft", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=NFT_TIMEOUT_S,
+            pass_fds=files,
+        )
+    except FileNotFoundError:
+        raise Refused("`nft` is not installed; install the package nftables") from None
+    except subprocess.TimeoutExpired:
+        raise Refused(f"nft did not answer within {NFT_TIMEOUT_S} s") from None
+
+
+def _complaint(done: subprocess.CompletedProcess[str]) -> str:
+    return next((line.strip() for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")

@@ -315,7 +315,7 @@ def parse_elements(body: bytes) -> Iterator[tuple[Element, bool]]:
                 octets,
                 None if timeout is None else to_number(timeout),
                 None if expires is None else to_number(expires),
-                _comment(told[_USERDATA]) if _USERDATA in told else "",
+                parse_comment(told[_USERDATA]) if _USERDATA in told else "",
             ),
             _FLAGS in told and bool(to_number(told[_FLAGS]) & _INTERVAL_END),
         )
@@ -368,7 +368,8 @@ def _counter(told: dict[int, bytes]) -> tuple[int | None, int | None]:
     return None, None
 
 
-def _comment(userdata: bytes) -> str:
+def parse_comment(userdata: bytes) -> str:
+    """Read the comment in the user data of an element or a rule, empty when there is none (libnftnl: type 0)."""
     place = 0
     while place + 2 <= len(userdata):
         kind, size = userdata[place], userdata[place + 1]

@@ -29,6 +29,7 @@ from cellwall.enforce.nft.element import (
     key_at,
     mark,
     paired,
+    parse_comment,
     parse_elements,
     parse_shape,
     prologue,
@@ -50,6 +51,7 @@ __all__ = [
     "SetShape",
     "add_range",
     "change",
+    "comments",
     "concat",
     "delete_range",
     "describe",
@@ -66,7 +68,8 @@ SUBSYSTEM = 10
 """The netfilter subsystem number of nf_tables."""
 
 _READ_ATTEMPTS, _READ_PAUSE_S = 10, 0.01
-_GETTABLE, _GETSET, _GETSETELEM, _GETGEN = 10 << 8 | 1, 10 << 8 | 10, 10 << 8 | 13, 10 << 8 | 16
+_GETTABLE, _GETRULE, _GETSET = 10 << 8 | 1, 10 << 8 | 7, 10 << 8 | 10
+_GETSETELEM, _GETGEN = 10 << 8 | 13, 10 << 8 | 16
 
 
 def open_link() -> Netlink:
@@ -139,6 +142,13 @@ def describe(table: str, of: str, *, family: Family = Family.INET, link: Netlink
     if not answers:
         raise KernelError(f"cannot read `{of}` of table `{table}`: the kernel said nothing")
     return parse_shape(answers[0].body)
+
+
+def comments(table: str, chain: str, *, family: Family = Family.INET, link: Netlink | None = None) -> list[str]:
+    """Read the comments of a chain's rules, in their order, empty where a rule has none; [] when there is no chain."""
+    with _use(link) as use:
+        answers = use.dump(_GETRULE, prologue(family, table, chain), doing=f"cannot read chain `{chain}`")
+    return [parse_comment(attributes(answer, 4).get(7, b"")) for answer in answers]
 
 
 def table_exists(table: str, *, family: Family = Family.INET, link: Netlink | None = None) -> bool:

@@ -250,8 +250,15 @@ class _Renderer:
         tiers += [(f"{name}_port", (Field.MARK, Field.PROTOCOL, port))]
         tiers += [(f"{name}_range", (Field.MARK, Field.PROTOCOL, port))]
         tiers += [(f"{name}_proto", (Field.MARK, Field.PROTOCOL)), (f"{name}_all", (Field.MARK,))]
-        found = [Line((Lookup(fields, held),)) for held, fields in tiers if (held, False) in self._asked]
         everyone = [Line((Lookup(fields, held),)) for held, fields in tiers if (held, True) in self._asked]
+        # INVARIANT: a peer of no class has mark 0 here already, and must not meet what is wide for everyone before
+        # what is narrow for everyone. So this pass leaves out no map that stands before one of a class.
+        last = max((place for place, (held, _) in enumerate(tiers) if (held, False) in self._asked), default=-1)
+        found = [
+            Line((Lookup(fields, held),))
+            for held, fields in tiers[: last + 1]
+            if (held, False) in self._asked or (held, True) in self._asked
+        ]
         return [*found, Line((SetMark(EVERYONE),)), *everyone] if everyone else found
 
     def _put(self, name: str, peer: int, cells: Iterable[Cell]) -> None:

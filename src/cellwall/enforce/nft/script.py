@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
@@ -58,13 +58,14 @@ def scripts(steps: Steps) -> tuple[str, str, str]:
     return build_script(steps), switch_script(steps), sweep_script(steps)
 
 
-def build_script(steps: Steps) -> str:
-    """Write what is to stand beside what is there."""
+def build_script(steps: Steps, leave_out: Container[str] = ()) -> str:
+    """Write what is to stand beside what is there, without the elements of the maps to `leave_out`."""
     program = steps.program
     out = [_declare(shape) for shape in steps.new_maps]
     out += [f"add chain inet {TABLE} {name}" for name in steps.new_chains]
     for name, elements in steps.come.items():
-        out.extend(_elements("add", program.shapes[name], elements, program.cgroups))
+        if name not in leave_out:
+            out.extend(_elements("add", program.shapes[name], elements, program.cgroups))
     for name in steps.new_chains:
         out.extend(_rules(name, program.chains[name]))
     return _join([f"add table inet {TABLE}", *out] if out else [])
