@@ -37,8 +37,8 @@ def run(scale: Scale, progress: Progress) -> Section:
                 rows.append(_busy(host, seconds, figures))
     note = (
         "A real agent that collects every 2 s, with its controller over TLS in another namespace. Processor is per "
-        "cent of one core, of the agent and all it starts; memory is what is resident (at the peak; its own share of "
-        "what other processes of the same libraries hold too). Counted is how many of the connections the controller "
+        "cent of one core, of the agent and all it starts. Memory is what is resident (at the peak; without the pages "
+        "of programs and libraries, which processes share). Counted is how many of the connections the controller "
         "heard of."
     )
     table = Table("The agent", ("state", "processor, %", "memory, MiB", "counted"), tuple(rows), note)
@@ -77,4 +77,4 @@ def _targets(idle: float, memory: dict[str, float], scale: Scale) -> tuple[Targe
 
 
 def _mib(memory: dict[str, float]) -> str:
-    return f"{memory['VmRSS']:.1f} ({memory['VmHWM']:.1f}; {memory['Pss']:.1f})"
+    return f"{memory['VmRSS']:.1f} ({memory['VmHWM']:.1f}; {memory['RssAnon']:.1f})"

@@ -23,10 +23,11 @@ class Done(Generic[R]):
 
 
 def apart(limit_s: float, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Done[R] | None:
-    """Do `work` in a child; None when it took longer than `limit_s`."""
-    context = get_context("fork")
+    """Do `work`, a function of a module, in a child; None when it took longer than `limit_s`."""
+    # A fresh process: a forked one has our memory to work in, so that its own would not show.
+    context = get_context("spawn")
     reader, writer = context.Pipe(duplex=False)
-    child = context.Process(target=_work, args=(writer, lambda: work(*args, **kwargs)), daemon=True)
+    child = context.Process(target=_work, args=(writer, work, args, kwargs), daemon=True)
     child.start()
     writer.close()
     try:
@@ -43,10 +44,11 @@ def apart(limit_s: float, work: Callable[P, R], *args: P.args, **kwargs: P.kwarg
     return told
 
 
-def _work(writer: Connection, work: Callable[[], object]) -> None:
+def _work(writer: Connection, work: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> None:
     before = _peak()
     try:
-        told: object = Done(work(), _peak() - before)
+        value = work(*args, **kwargs)
+        told: object = Done(value, _peak() - before)
     except BaseException as error:
         told = error
     with suppress(BrokenPipeError):

@@ -113,7 +113,7 @@ def run(scale: Scale, progress: Progress) -> Section:
 
 def _measure(stages: Sequence[Stage], scale: Scale, progress: Progress) -> dict[str, Series]:
     found: dict[str, Series] = {name: {stage.firewall: [] for stage in stages} for name in MEASURES}
-    rounds, seconds = scale.count(11, 3), scale.of(0.35, 0.15)
+    rounds, seconds = scale.count(9, 3), scale.of(0.35, 0.15)
     for turn in progress.over("datapath: round", rounds):
         # Nobody is always first.
         order = [*stages[turn % len(stages) :], *stages[: turn % len(stages)]]

@@ -60,14 +60,10 @@ class Hosted:
         return total + (int(fields[13]) + int(fields[14])) / _TICKS
 
     def memory(self) -> dict[str, float]:
-        """What it holds of memory, in MiB: `VmRSS` now, `VmHWM` at its peak, `Pss` without what others share."""
-        found: dict[str, float] = {}
-        for name in ("status", "smaps_rollup"):
-            for line in Path(f"/proc/{self.child.pid}/{name}").read_text().splitlines():
-                key, _, value = line.partition(":")
-                if key in {"VmRSS", "VmHWM", "Pss"}:
-                    found[key] = int(value.split()[0]) / 1024
-        return found
+        """What it holds of memory, in MiB: `VmRSS` all, `VmHWM` at its peak, `RssAnon` without pages of files."""
+        lines = Path(f"/proc/{self.child.pid}/status").read_text().splitlines()
+        told = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+        return {key: int(told[key][0]) / 1024 for key in ("VmRSS", "VmHWM", "RssAnon")}
 
     def _log(self) -> str:
         return (self.state / "log").read_text()[-500:]

@@ -60,10 +60,20 @@ class NftPoint:
 
         Three transactions (see `steps.py`); the second alone changes what happens to packets.
         """
-        local = self._local(ruleset)
-        digest = digest_of(ruleset)
         if self._program is not None and not table_exists(TABLE, link=self._link):
             self.forget()
+        if self._program is None:
+            return self._apply(ruleset, members)
+        try:
+            return self._apply(ruleset, members)
+        except Refused:
+            # Somebody took away what we count on: write all of it anew, by nothing but the names that are there.
+            self.forget()
+            return self._apply(ruleset, members)
+
+    def _apply(self, ruleset: Ruleset, members: Members) -> Receipt:
+        local = self._local(ruleset)
+        digest = digest_of(ruleset)
         steps = self._plan(render(ruleset, members, local, digest))
         if steps.switches:
             how = "refill"
@@ -115,7 +125,12 @@ class NftPoint:
         place = program.names
         changes: list[ElementChange] = [Delete(place[_peer_map(packed)], packed) for packed in (*gone, *moved)]
         changes += [Add(place[_peer_map(packed)], packed, number) for packed, number in come.items()]
-        self._send(changes)
+        try:
+            self._send(changes)
+        except Refused:
+            wanted = {packed: number for packed, number in members.items() if packed not in gone} | come
+            self.apply(self._applied[0], wanted)
+            return
         for packed in (*gone, *moved):
             members.pop(packed, None)
         members.update(come)

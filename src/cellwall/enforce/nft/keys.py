@@ -30,11 +30,14 @@ _HOST_ORDER = {Kind.USER, Kind.CGROUP}
 
 def encode(shape: MapShape, key: Key) -> tuple[bytes, bytes | None]:
     """Give the first and the last key of an element; the last is None in a map without ranges."""
-    first = tuple(_field(kind, low, shape.interval) for kind, (low, _) in zip(shape.key, key, strict=True))
-    last = tuple(_field(kind, high, shape.interval) for kind, (_, high) in zip(shape.key, key, strict=True))
-    if len(shape.key) > 1:
-        return concat(*first), concat(*last) if shape.interval else None
-    return first[0], last[0] if shape.interval else None
+    first = _joined([_field(kind, low, shape.interval) for kind, (low, _) in zip(shape.key, key, strict=True)])
+    if not shape.interval:
+        return first, None
+    return first, _joined([_field(kind, high, True) for kind, (_, high) in zip(shape.key, key, strict=True)])
+
+
+def _joined(fields: list[bytes]) -> bytes:
+    return concat(*fields) if len(fields) > 1 else fields[0]
 
 
 def _field(kind: Kind, value: int, interval: bool) -> bytes:
