@@ -39,6 +39,8 @@ for suite in "$@"; do
     fi
     command=(.venv/bin/python -m pytest "$path" -rs --durations=5 -p no:cacheprovider)
     [[ $PARALLEL == *" $suite "* ]] && command+=(-n 2)
+    # A long random test is not stuck.
+    [ "${CELLWALL_SOAK:-}" = 1 ] && command+=(-o faulthandler_timeout=1800)
     [[ $PRIVILEGED == *" $suite "* ]] && command=("${as_root[@]}" "${command[@]}")
     printf '\n== %s ==\n' "$path"
     # SIGINT lets pytest take down its namespaces; the kill is for what does not listen.

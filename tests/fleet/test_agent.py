@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -208,6 +209,19 @@ def test_a_lost_controller_changes_nothing_and_flows_wait_for_it(world: World) -
         assert time.monotonic() < until
         time.sleep(0.1)
     assert world.held() == before
+
+
+def test_an_allow_expires_although_the_controller_is_away(world: World) -> None:
+    world.start()
+    ends = datetime.fromtimestamp(time.time() + 4, UTC).isoformat()
+    world.controller.send(world.controller.bundle(point(policy(ALLOW_80.replace("{", f'{{expires: "{ends}", ', 1)), 1)))
+    world.controller.receipt(1, PointState.ENFORCED)
+    assert connects(world.client, "10.77.0.2", 80)
+    world.controller.hang_up()
+    until = time.monotonic() + 12
+    while connects(world.client, "10.77.0.2", 80):
+        assert time.monotonic() < until, "it is still open"
+        time.sleep(0.2)
 
 
 def test_the_agent_stops_when_asked_and_the_rules_stay(world: World) -> None:

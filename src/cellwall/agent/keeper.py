@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 from cellwall.agent.bundle import Bundle
 from cellwall.agent.events import Applied, Apply, ApplyMembers, ForeignChange, Repair, Restore, Result, Verified
 from cellwall.clients import KernelError, Netlink, Protocol, attributes, to_number
-from cellwall.compile import Ruleset, judge, unpack
+from cellwall.compile import Ruleset, judge, unpack, without_expired
 from cellwall.enforce import TABLE, Held, Leave, NftPoint, Refused, Seen, Watch, digest_of
 from cellwall.flows import Outcome, Side
 from cellwall.observe import (
@@ -45,6 +47,7 @@ class Keeper:
         self.held: Bundle | None = None
         """What the kernel took last from here."""
         self._observe_only = observe_only
+        self._expiry = inf  # when the next rule expires, with or without a controller
         self._link = Netlink(Protocol.NETFILTER)
         self._watch = Watch()
         self._generation: int | None = self._read_generation()
@@ -89,7 +92,7 @@ class Keeper:
             return []
         if self.point.read_back() is None:
             _adopt_open_connections()
-        self.point.apply(self._ruleset(wanted), wanted.members)
+        self._apply(wanted)
         return self._settled(len(wanted.members))
 
     def _settled(self, members: int | None) -> list[ForeignChange]:
@@ -108,12 +111,25 @@ class Keeper:
         drifts = self.point.verify()
         return [ForeignChange("somebody, while we wrote")] if drifts else []
 
+    def _apply(self, wanted: Bundle) -> None:
+        now = time.time()
+        self.point.apply(self._ruleset(wanted), wanted.members)
+        moments = (card.expires for card in wanted.ruleset.rules if card.expires is not None and card.expires > now)
+        self._expiry = min(moments, default=inf)
+
     def _ruleset(self, wanted: Bundle) -> Ruleset:
-        return replace(wanted.ruleset, mode=Mode.OBSERVE) if self._observe_only else wanted.ruleset
+        ruleset = without_expired(wanted.ruleset, time.time())
+        return replace(ruleset, mode=Mode.OBSERVE) if self._observe_only else ruleset
 
     def refresh(self) -> list[ForeignChange]:
-        """Look again for the users and units that rules name: they come and go. Raises `Refused`."""
-        if self.held is None or not any(face.identity for face in self.held.ruleset.faces):
+        """Look again at what changes by itself: users and units come and go, allows expire. Raises `Refused`."""
+        if self.held is None:
+            return []
+        if time.time() >= self._expiry:
+            noticed = self.notices()
+            self._apply(self.held)
+            return noticed + self._settled(len(self.held.members))
+        if not any(face.identity for face in self.held.ruleset.faces):
             return []
         noticed = self.notices()
         return noticed + (self._settled(len(self.held.members)) if self.point.refresh_local() else [])

@@ -2,7 +2,7 @@
 
 from cellwall.compile.build import Compiled, Point, compile_fleet, next_change, rule_numbers, rules_in_force
 from cellwall.compile.classes import Atlas, Class, build_atlas
-from cellwall.compile.judge import Judged, find_face, judge, outcome_of
+from cellwall.compile.judge import Judged, find_face, judge, outcome_of, without_expired
 from cellwall.compile.ruleset import (
     EVERYONE,
     Canary,
@@ -48,4 +48,5 @@ __all__ = [
     "rule_numbers",
     "rules_in_force",
     "unpack",
+    "without_expired",
 ]

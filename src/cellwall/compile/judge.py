@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cellwall.compile.ruleset import EVERYONE, Entry, Face, Members, Ruleset, class_of
 from cellwall.flows import Outcome, Side
@@ -81,3 +81,25 @@ def _find(entries: tuple[Entry, ...], peer: int, at: int) -> Entry | None:
     if index >= 0 and entries[index].peer == peer and entries[index].last >= at:
         return entries[index]
     return None
+
+
+def without_expired(ruleset: Ruleset, now: float) -> Ruleset:
+    """Give `ruleset` without the allows that have expired at `now` (seconds since the epoch, UTC).
+
+    For a point whose controller is away: what an expired allow let through meets what stands behind it, everyone's
+    entry or the default. Denies and walls stay until the controller takes them back, so nothing opens.
+    """
+    gone = {
+        card.number
+        for card in ruleset.rules
+        if card.action is Action.ALLOW and card.expires is not None and card.expires <= now
+    }
+    if not gone:
+        return ruleset
+
+    def left(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        kept = (replace(one, rules=tuple(number for number in one.rules if number not in gone)) for one in entries)
+        return tuple(one for one in kept if one.rules)
+
+    faces = tuple(replace(face, ingress=left(face.ingress), egress=left(face.egress)) for face in ruleset.faces)
+    return replace(ruleset, faces=faces)
