@@ -10,7 +10,7 @@ SOAK = os.environ.get("CELLWALL_SOAK") == "1"
 # A test that must bound its examples writes `max_examples=settings().max_examples // 10`, so that soak
 # scales it too. No deadline: the machines of a build are shared.
 settings.register_profile("check", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("soak", settings.get_profile("check"), max_examples=1000)
+settings.register_profile("soak", settings.get_profile("check"), max_examples=400)
 settings.load_profile("soak" if SOAK else "check")
 
 

@@ -725,6 +725,7 @@ async def test_why_names_the_rule_its_place_and_what_the_points_hold(world: Worl
     assert answer["ingress"]["rules"][0]["place"] == "policy.yaml:3:5"
     assert answer["held"]["ingress"]["rules"] == ["app-to-db"]
     assert "no table" in answer["held"]["egress"]["error"]
+    assert set(answer["foreign"]) <= {"egress", "ingress"}
     await world.ask("GET", "/why", source="nobody", destination="db-1", port="tcp/1", status=400)
 
 

@@ -212,8 +212,12 @@ def _advice(policy: Policy, flow: Flow, decision: Decision, near: list[NearMiss]
         said.append(f"to let it pass, allow {service} from {_as_end(flow.source)} to {_as_end(flow.destination)}")
         if fix is not None:
             said.append(f"`{fix.rule.id}` ({fix.rule.place}) nearly allows it: {fix.words}")
+    elif verdicts and all(one.tier is Tier.LIFELINE for one in verdicts):
+        written = sorted({rule for one in verdicts for rule in one.because if rule in policy.by_id})
+        narrow = ", ".join(f"`{rule}` ({policy.by_id[rule].place})" for rule in written)
+        said.append((f"to stop it, narrow {narrow}: " if narrow else "") + "no deny outweighs a lifeline")
     elif decision.outcome is Outcome.ALLOWED and verdicts:
-        ids = sorted({rule for one in verdicts for rule in one.because})
+        ids = sorted({rule for one in verdicts if one.tier is not Tier.LIFELINE for rule in one.because})
         said.append(f"to stop it, remove or narrow {', '.join(f'`{rule}`' for rule in ids)}, or add a deny")
     return said
 

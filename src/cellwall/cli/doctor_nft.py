@@ -138,8 +138,8 @@ def _foreign(program: str) -> Iterator[Check]:
     if dropping:
         yield warned(
             "other firewalls",
-            f"{', '.join(dropping)} also drop packets: a packet must pass them too",
-            "leave them, or take them away once Cellwall enforces; a denial of theirs is told apart by `cellwall why`",
+            f"{', '.join(dropping)}: they drop packets too, and a packet must pass all",
+            "leave them, or take them away once Cellwall enforces; `cellwall why` names them at the end that has them",
         )
     elif standing:
         yield good("other firewalls", f"{', '.join(standing)}: they drop nothing")

@@ -29,8 +29,8 @@ class Exit(IntEnum):
 
 _MEANINGS = {
     Exit.OK: "done, or the answer is yes",
-    Exit.NO: "the answer is no: a check failed, a flow is denied, there is nothing of that name",
-    Exit.USAGE: "the command line is wrong",
+    Exit.NO: "the answer is no: a check failed, a flow is denied, there is nothing to do",
+    Exit.USAGE: "the command line is wrong, or names what does not exist",
     Exit.DOCUMENT: "a document is wrong; the message begins with file, line and column",
     Exit.REFUSED: "an enforcement point or the controller refused; nothing was changed",
     Exit.UNREACHABLE: "the controller cannot be reached",
@@ -99,7 +99,7 @@ def code_of(error: CellwallError) -> Exit:
     if isinstance(error, ApiRefused):
         if error.status == _DOCUMENT_STATUS and "file" not in error.problem:
             return Exit.USAGE
-        known = {_DOCUMENT_STATUS: Exit.DOCUMENT, _ABSENT_STATUS: Exit.NO, _USAGE_STATUS: Exit.USAGE}
+        known = {_DOCUMENT_STATUS: Exit.DOCUMENT, _ABSENT_STATUS: Exit.USAGE, _USAGE_STATUS: Exit.USAGE}
         return known.get(error.status, Exit.REFUSED)
     named = {kind.__name__ for kind in type(error).__mro__}
     if "ScenarioError" in named:

@@ -11,7 +11,7 @@ from rich.text import Text
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.flows import moment
 from cellwall.cli.help import FLEET, examples
-from cellwall.cli.output import Format, Output, hint, say, show, table, working
+from cellwall.cli.output import Format, Output, hint, show, table, working
 from cellwall.cli.where import Socket, controller
 from cellwall.labels import Labels, parse_labels
 
@@ -112,27 +112,31 @@ def add_workload(
     labels: Annotated[str, typer.Option(help="its labels, as key=value,…", metavar="LABELS")] = "",
     yes: Yes = False,
     socket: Socket = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Declare a workload that has no agent."""
     read = _labels(labels)
+    body = {"name": name, "addresses": address, "labels": dict(read)}
     if not yes:
-        say(f"would declare `{name}` at {', '.join(address)} with {read or 'no labels'}")
+        show(body, output, lambda: f"would declare `{name}` at {', '.join(address)} with {read or 'no labels'}")
         hint("nothing was changed; repeat with --yes to do it")
         return
-    controller(socket).post("workloads", body={"name": name, "addresses": address, "labels": dict(read)})
-    say(f"declared `{name}`")
+    controller(socket).post("workloads", body=body)
+    show(body, output, lambda: f"declared `{name}`")
 
 
-def remove_workload(name: Name, yes: Yes = False, socket: Socket = None) -> None:
+def remove_workload(name: Name, yes: Yes = False, socket: Socket = None, output: Output = Format.TABLE) -> None:
     """Forget a workload; its agent will not be let in again without a new token."""
     api = controller(socket)
+    found = api.get("workloads", name)
+    body = {key: found[key] for key in ("name", "addresses", "labels")}
     if not yes:
-        found = api.get("workloads", name)
-        say(f"would remove `{name}` ({', '.join(found['addresses']) or 'no addresses'})")
+        where = ", ".join(found["addresses"]) or "no addresses"
+        show(body, output, lambda: f"would remove `{name}` ({where})")
         hint("nothing was changed; repeat with --yes to do it")
         return
     api.delete("workloads", name)
-    say(f"removed `{name}`")
+    show(body, output, lambda: f"removed `{name}`")
 
 
 def create_token(

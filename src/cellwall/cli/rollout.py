@@ -17,6 +17,7 @@ from cellwall.cli.where import Socket, controller
 from cellwall.clients import Api
 
 _LOOK_EVERY_S = 0.3
+_HAS_IT = ("enforced", "relaxed")
 
 
 def add(app: typer.Typer) -> None:
@@ -39,16 +40,18 @@ def status(
     """Say how every point stands to the revision in force; exit code 1 when some do not have it, 4 when it failed."""
     api = controller(socket)
     with working("waiting"):
-        state = settle(api, None, wait)
+        state = settle(api, None, wait, everywhere=True)
     show(state, output, lambda: draw_rollout(state))
     if state["state"] == "failed":
         raise Stop(Exit.REFUSED)
-    if state["state"] != "good":
+    if state["state"] != "good" or any(one["state"] not in _HAS_IT for one in state["items"]):
         raise Stop(Exit.NO)
 
 
-def settle(api: Api, revision: int | None, wait_s: float) -> dict[str, Any]:
-    """Wait until a revision (the one in force, where None) is good or failed at all points, and give how it is."""
+def settle(api: Api, revision: int | None, wait_s: float, *, everywhere: bool = False) -> dict[str, Any]:
+    """Wait until a revision (the one in force, where None) is good or failed, and give how it is.
+
+    A revision stays good while a point that came back still has to get it: `everywhere` waits for those too."""
     deadline = time.monotonic() + wait_s
     while True:
         state = api.get("policy", "rollout")
@@ -57,7 +60,9 @@ def settle(api: Api, revision: int | None, wait_s: float) -> dict[str, Any]:
             # Another is in force: what became of ours stands in the list of revisions.
             one = api.get("policy", "revisions", str(wanted))
             return {**state, "state": one["state"], "reason": one["reason"]}
-        if state["state"] in ("good", "failed") or time.monotonic() >= deadline:
+        pending = everywhere and any(one["state"] == "pending" for one in state["items"])
+        settled = state["state"] == "failed" or (state["state"] == "good" and not pending)
+        if settled or time.monotonic() >= deadline:
             return state
         time.sleep(_LOOK_EVERY_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,11 +19,14 @@ from cellwall.cli.help import SEE, examples
 from cellwall.cli.output import Format, Output, show, verdict, working
 from cellwall.cli.where import Socket, controller
 from cellwall.inventory import Fleet, Workload
-from cellwall.policy import Endpoint, Flow, Policy, Verdict, endpoint
+from cellwall.policy import NOBODY, Endpoint, Flow, Identity, Policy, Verdict, endpoint
 from cellwall.traffic import AddressError, PortSet, ServiceError, parse_address, parse_ports, port_name
 
 if TYPE_CHECKING:
     from cellwall.analysis import RuleNote
+
+# A service of the policy in force, which the controller knows; a protocol alone is no port to ask about.
+_NAME = re.compile(r"(?!(?:tcp|udp|sctp|dccp|udplite|icmp|icmpv6|any)$)[a-z][a-z0-9-]*")
 
 
 def add(app: typer.Typer) -> None:
@@ -34,6 +38,7 @@ def add(app: typer.Typer) -> None:
             "cellwall why web-1 db-1 5432",
             "cellwall why 198.51.100.20 web-1 tcp/443",
             "cellwall why web-1 dns-1 udp/53 -o json",
+            "cellwall why web-1 db-1 5432 --user www-data",
             "cellwall why web-1 db-1 5432 --policy policy/ --fleet fleet.json",
         ),
     )(why)
@@ -42,7 +47,9 @@ def add(app: typer.Typer) -> None:
 def why(
     source: Annotated[str, typer.Argument(help="a workload, or an address", metavar="SOURCE")],
     destination: Annotated[str, typer.Argument(help="a workload, or an address", metavar="DESTINATION")],
-    port: Annotated[str, typer.Argument(help="`5432` for TCP, or such as `udp/53`, `icmp/8/0`", metavar="PORT")],
+    port: Annotated[str, typer.Argument(help="`5432` for TCP, such as `udp/53`, or a service", metavar="PORT")],
+    user: Annotated[str | None, typer.Option(help="for a process of this user at the source", metavar="NAME")] = None,
+    unit: Annotated[str | None, typer.Option(help="for a process of this systemd unit", metavar="NAME")] = None,
     revision: Annotated[int | None, typer.Option(help="as of this revision", metavar="N")] = None,
     policy: Annotated[
         list[Path] | None, typer.Option(help="answer from these documents instead", metavar="PATH")
@@ -56,13 +63,19 @@ def why(
     """Say what becomes of a flow: verdict, rule, file and line, both ends' modes, and what the kernel holds.
 
     Exit code 0 when it passes, 1 when it is denied."""
-    service = read_service(port)
     if policy:
-        answer = explain(policy_of(read_documents(policy)), _fleet(fleet), source, destination, service, time.time())
+        service, who, known = read_service(port), Identity(user, unit), _fleet(fleet)
+        answer = explain(policy_of(read_documents(policy)), known, source, destination, service, time.time(), who)
     else:
         with working("asking both ends"):
             answer = controller(socket).get(
-                "why", source=source, destination=destination, port=service, revision=revision
+                "why",
+                source=source,
+                destination=destination,
+                port=port if _NAME.fullmatch(port) else read_service(port),
+                revision=revision,
+                user=user,
+                unit=unit,
             )
     show(answer, output, lambda: draw(answer))
     if answer["outcome"] == "denied":
@@ -88,13 +101,21 @@ def _fleet(path: Path | None) -> Fleet:
     return read_fleet(path) if path else Fleet()
 
 
-def explain(policy: Policy, fleet: Fleet, source: str, destination: str, service: str, now: float) -> dict[str, Any]:
+def explain(
+    policy: Policy,
+    fleet: Fleet,
+    source: str,
+    destination: str,
+    service: str,
+    now: float,
+    who: Identity = NOBODY,
+) -> dict[str, Any]:
     """Work out the answer from a policy and a fleet, in the form in which the controller gives it."""
     from cellwall.analysis import why as explained
 
     at = _point(parse_ports(service))
     known = Fleet((*fleet.workloads, *_declared(policy, fleet)), fleet.controllers)
-    ones, others = _ends(known, source), _ends(known, destination)
+    ones, others = _ends(known, source, who), _ends(known, destination)
     pairs = [(one, other) for one in ones for other in others if one.address.version == other.address.version]
     if not pairs:
         raise Stop(Exit.USAGE, f"`{source}` and `{destination}` share no IP version")
@@ -141,16 +162,16 @@ def _declared(policy: Policy, fleet: Fleet) -> Iterator[Workload]:
             yield Workload(one.name, one.labels, one.addresses, agent=False)
 
 
-def _ends(fleet: Fleet, name: str) -> list[Endpoint]:
+def _ends(fleet: Fleet, name: str, who: Identity = NOBODY) -> list[Endpoint]:
     workload = fleet.by_name.get(name)
     if workload is not None:
         if not workload.addresses:
-            raise Stop(Exit.NO, f"workload `{name}` has no address")
-        return [endpoint(fleet, address) for address in workload.addresses]
+            raise Stop(Exit.USAGE, f"workload `{name}` has no address")
+        return [endpoint(fleet, address, who) for address in workload.addresses]
     try:
-        return [endpoint(fleet, parse_address(name))]
+        return [endpoint(fleet, parse_address(name), who)]
     except AddressError:
-        raise Stop(Exit.NO, f"there is no workload `{name}`, and it is not an address") from None
+        raise Stop(Exit.USAGE, f"there is no workload `{name}`, and it is not an address") from None
 
 
 def draw(answer: dict[str, Any]) -> RenderableType:
@@ -194,6 +215,9 @@ def _part(side: str, end: dict[str, Any], answer: dict[str, Any]) -> list[Render
     held: dict[str, Any] | None = answer["held"].get(side) if "held" in answer else None
     if held:
         lines.append(Text(f"    kernel   {_held(held)}"))
+    others = answer.get("foreign", {}).get(side)
+    if others:
+        lines.append(Text(f"    beside   {', '.join(others)}: what Cellwall lets pass, they may still drop"))
     return lines
 
 

@@ -34,6 +34,9 @@ def judge(
     """Say what the point does with a connection between `local` (its own end) and `peer`."""
     at = point(protocol, port)
     remote = local if side is Side.INGRESS else peer
+    # What a host sends to itself takes the loopback interface, whichever of its addresses it uses.
+    if remote.is_loopback or all(any(one in face.addresses for face in ruleset.faces) for one in (local, peer)):
+        return Judged(Outcome.ALLOWED, Outcome.ALLOWED, Tier.LIFELINE, ("loopback",))
     for card in ruleset.lifelines:
         if (
             side in card.sides

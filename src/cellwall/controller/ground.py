@@ -44,7 +44,8 @@ def make_fleet(
 ) -> Fleet:
     """Give the fleet: what is in the inventory, and what the policy's own documents declare.
 
-    Where both name a workload, the documents' labels win, and its agent says which addresses it has.
+    Where both name a workload, the documents' labels win, and its agent says which addresses it has. An address that
+    the documents give to another workload is not an agent's to claim: it would take that one's place in the rules.
     """
     held = effective_labels(labels)
     found = {
@@ -58,6 +59,11 @@ def make_fleet(
         else:
             addresses = known.addresses if known.agent else (*known.addresses, *declared.addresses)
             found[declared.name] = replace(known, labels=known.labels.updated(declared.labels), addresses=addresses)
+    given = {address: one.name for one in policy.workloads for address in one.addresses}
+    for workload in tuple(found.values()):
+        if workload.agent and any(given.get(address, workload.name) != workload.name for address in workload.addresses):
+            own = (address for address in workload.addresses if given.get(address, workload.name) == workload.name)
+            found[workload.name] = replace(workload, addresses=tuple(own))
     return Fleet(tuple(found.values()), controllers)
 
 

@@ -71,6 +71,13 @@ def test_a_lifeline_decides_and_is_built_in() -> None:
     told = why(policy(), FLEET, flow("web-1", "198.51.100.1", "tcp/7443"), NOW)
     assert [note.id for note in told.matching] == ["controller-channel"]
     assert "the lifeline `controller-channel`" in told.advice[0]
+    assert told.advice[-1] == "no deny outweighs a lifeline"
+
+
+def test_who_would_stop_a_written_lifeline_is_sent_to_it() -> None:
+    text = "networks: {all: [0.0.0.0/0]}\nlifelines: [{id: ssh, allow: tcp/22, from: network:all, to: any}]"
+    told = why(policy(text), FLEET, flow("web-1", "db-1", "tcp/22"), NOW)
+    assert told.advice[-1].startswith("to stop it, narrow `ssh` (") and told.advice[-1].endswith("outweighs a lifeline")
 
 
 @pytest.mark.parametrize(

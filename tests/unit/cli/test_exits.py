@@ -18,7 +18,7 @@ from cellwall.traffic import CellwallError
         (ScenarioError("wrong"), Exit.DOCUMENT),
         (Unreachable("away"), Exit.UNREACHABLE),
         (Refused("no"), Exit.REFUSED),
-        (ApiRefused(404, {"detail": "there is no such thing"}), Exit.NO),
+        (ApiRefused(404, {"detail": "there is no such thing"}), Exit.USAGE),
         (ApiRefused(400, {"detail": "bad"}), Exit.USAGE),
         (ApiRefused(409, {"detail": "another came in between"}), Exit.REFUSED),
         (ApiRefused(422, {"detail": "web.yaml:1:1: wrong", "file": "web.yaml"}), Exit.DOCUMENT),

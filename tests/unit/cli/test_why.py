@@ -4,10 +4,11 @@ import pytest
 from rich.console import Console
 
 from cellwall.cli.documents import policy_of
-from cellwall.cli.exits import Stop
+from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.why import draw, explain, read_service
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import Labels
+from cellwall.policy import NOBODY, Identity
 from cellwall.traffic import parse_address
 
 POLICY = policy_of(
@@ -62,6 +63,7 @@ def test_what_the_kernel_holds_and_what_was_seen_is_shown_where_it_is_known() ->
     held = {"outcome": "allowed", "would": "allowed", "rules": ["app-to-db"], "mode": "enforce", "revision": 7}
     answer |= {
         "held": {"egress": {"error": "the agent of `api` is not connected"}, "ingress": held},
+        "foreign": {"egress": [], "ingress": ["inet firewall", "ip filter"]},
         "seen": {"connections": 3, "last_seen": 0.0, "outcome": "allowed", "would": "denied"},
     }
     console = Console(width=160, color_system=None, record=True, file=StringIO())
@@ -69,6 +71,8 @@ def test_what_the_kernel_holds_and_what_was_seen_is_shown_where_it_is_known() ->
     text = console.export_text()
     assert "kernel   the agent of `api` is not connected" in text
     assert "kernel   allowed by `app-to-db`, in mode enforce, revision 7" in text
+    assert text.count("beside") == 1
+    assert "beside   inet firewall, ip filter: what Cellwall lets pass, they may still drop" in text
     assert "seen     3 connections, last at 1970-01-01 00:00:00: would be denied" in text
 
 
@@ -76,8 +80,19 @@ def test_what_the_kernel_holds_and_what_was_seen_is_shown_where_it_is_known() ->
     ("source", "destination"), [("nobody", "db"), ("api", "nobody"), ("web", "db"), ("192.0.2.1", "web")]
 )
 def test_ends_that_are_not_there_or_share_no_family_are_refused(source: str, destination: str) -> None:
-    with pytest.raises(Stop):
+    with pytest.raises(Stop) as caught:
         explain(POLICY, FLEET, source, destination, "tcp/5432", 0.0)
+    assert caught.value.code is Exit.USAGE, "1 would be the answer that the flow is denied"
+
+
+def test_a_rule_for_a_user_is_asked_about_with_the_user() -> None:
+    text = "rules: [{id: r, allow: tcp/1, from: {workloads: role=api, as: {user: a, unit: u}}, to: any}]"
+    policy = policy_of({"p.yaml": text})
+    outcomes = [
+        explain(policy, FLEET, "api", "db", "tcp/1", 0.0, who)["would"]
+        for who in (NOBODY, Identity(user="a"), Identity("a", "u"))
+    ]
+    assert outcomes == ["denied", "denied", "allowed"]
 
 
 @pytest.mark.parametrize(("text", "service"), [("5432", "tcp/5432"), ("udp/53", "udp/53"), ("icmp/8/0", "icmp/8/0")])

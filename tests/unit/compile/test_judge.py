@@ -71,6 +71,14 @@ def test_a_built_in_lifeline_decides_first(side: Side, peer: Address, protocol: 
     assert ((judged.tier is Tier.LIFELINE) and judged.rules[0]) == (wanted or False)
 
 
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("peer", [WEB, ip_address("127.0.0.1"), ip_address("::1")])
+def test_what_a_host_sends_to_itself_passes(side: Side, peer: Address) -> None:
+    local = peer if peer.is_loopback else WEB
+    judged = ask(compiled("rules: []").points["web"], side, local, peer, 22)
+    assert (judged.outcome, judged.tier, judged.rules) == (ALLOWED, Tier.LIFELINE, ("loopback",))
+
+
 def test_an_address_that_is_not_known_to_be_ours_meets_the_rules_for_anyone() -> None:
     text = "rules: [{id: all, allow: tcp/1, from: any, to: any}, {id: db, allow: tcp/2, from: any, to: role=db}]"
     point = compiled(text).points["db"]

@@ -71,6 +71,8 @@ async def why(
     flow = _flow(ground, source, destination, at, Identity(user, unit))
     now = desk.clock()
     decision = decide(ground.policy, ground.fleet, flow, now)
+    ends = [(side, own) for side, own in ((Side.EGRESS, flow.source), (Side.INGRESS, flow.destination)) if own.agent]
+    facts = control.store.facts()
     return {
         "source": _end(flow.source),
         "destination": _end(flow.destination),
@@ -78,10 +80,9 @@ async def why(
         **explanation_shape(explain(ground.policy, ground.fleet, flow, now)),
         "egress": verdict_shape(decision.egress, ground.policy),
         "ingress": verdict_shape(decision.ingress, ground.policy),
-        "held": {
-            side: await _held(desk, side, flow)
-            for side, own in ((Side.EGRESS, flow.source), (Side.INGRESS, flow.destination))
-            if own.agent
+        "held": {side: await _held(desk, side, flow) for side, _ in ends},
+        "foreign": {
+            side: list(facts[own.workload][0].foreign) for side, own in ends if own.workload and own.workload in facts
         },
         "seen": await _seen(desk, flow),
     }

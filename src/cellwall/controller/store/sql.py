@@ -441,6 +441,7 @@ def open_state(path: Path | None) -> SqlState:
     """
     if path is not None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
     engine = create_engine(f"sqlite:///{path}" if path else "sqlite://", connect_args={"check_same_thread": False})
 
     def connected(connection: Any, _record: object) -> None:
