@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar
 
 from cellwall.clients import KernelError, Netlink, Protocol
@@ -18,18 +17,14 @@ from tests.bench.firewalls import Firewall, Kind
 from tests.bench.measure import Progress, Scale, Section, Spread, Table, Target, differences, ratios
 from tests.bench.picture import Line, chart
 from tests.bench.traffic import (
-    accept_and_close,
-    answer_once,
     connections,
-    echo,
     packets,
     requests,
     round_trips,
-    swallow,
     throughput,
 )
 from tests.bench.worlds import PORTS
-from tests.kernel.namespaces import Child, Namespace, pair
+from tests.kernel.namespaces import Namespace, pair
 
 R = TypeVar("R")
 TOLERANCE = 0.05
@@ -69,27 +64,10 @@ class Stage:
     firewall: Firewall
     client: Namespace
     server: Namespace
-    children: list[Child] = field(default_factory=list[Child])
 
-    def open(self) -> None:
-        """Put up the firewall and start the servers."""
-        self.firewall.install(self.client, self.server)
-        for serve, port in zip((accept_and_close, echo, swallow, answer_once), PORTS, strict=True):
-            self.children.append(self.server.start(serve, port))
-        for port in PORTS[:3]:
-            self.server.wait_for_port(port)
-        self.server.wait_for_port(PORTS[3], udp=True)
-
-    def call(self, run: Callable[[str, int, float], R], number: int, seconds: float) -> R:
-        """Run a client."""
-        return self.client.call(run, str(self.server.v4), PORTS[number], seconds)
-
-    def delivered(self) -> int:
-        """How many UDP packets came as far as the server's socket, full or not."""
-        lines = Path(f"/proc/{self.children[0].pid}/net/snmp").read_text().splitlines()
-        names, values = (line.split() for line in lines if line.startswith("Udp:"))
-        told = dict(zip(names[1:], values[1:], strict=True))
-        return int(told["InDatagrams"]) + int(told["RcvbufErrors"])
+    def call(self, run: Callable[[Namespace, int, float], R], number: int, seconds: float) -> R:
+        """Run a measurement."""
+        return self.client.call(run, self.server, PORTS[number], seconds)
 
     def forget_connections(self) -> None:
         """Empty conntrack at both ends: the kernel keeps one table for all namespaces, and it is to stay small."""
@@ -106,7 +84,7 @@ def run(scale: Scale, progress: Progress) -> Section:
         for number in progress.over("datapath: putting up firewall", len(firewalls)):
             client, server = stack.enter_context(pair())
             stages.append(Stage(firewalls[number], client, server))
-            stages[-1].open()
+            firewalls[number].install(client, server)
         found = _measure(stages, scale, progress)
     return _section(found, scale)
 
@@ -145,12 +123,7 @@ def _bits(stage: Stage, seconds: float) -> Mapping[str, float]:
 
 
 def _packet(stage: Stage, seconds: float) -> Mapping[str, float]:
-    before = stage.delivered()
-    sent, each = stage.call(packets, 3, seconds)
-    came = stage.delivered() - before
-    if came < 0.98 * sent:
-        raise AssertionError(f"{stage.firewall.name}: of {sent} packets {came} came")
-    return {"packet": each}
+    return {"packet": stage.call(packets, 3, seconds)}
 
 
 # ---- the report
@@ -161,13 +134,14 @@ def _section(found: dict[str, Series], scale: Scale) -> Section:
     base = {name: Spread.of(series[NONE]) for name, series in found.items()}
     note = (
         f"Without a firewall: {base['rate'].middle:,.0f} connections a second, connection with a request "
-        f"{base['request50'].middle:.0f} µs (p99 {base['request99'].middle:.0f}), round trip on an open connection "
-        f"{base['trip50'].middle:.0f} µs (p99 {base['trip99'].middle:.0f}), {base['bits'].middle / 1e9:.1f} Gbit/s, "
-        f"{base['packet'].middle:.2f} µs a packet; client and server on one core. Ratios are to no firewall in "
-        f"the same round, median (least–most) of {rounds} rounds; of rates more is better, of times less. The last "
-        "column is what a packet of an open UDP flow costs more than without. The rules in a line let established "
-        "connections pass first; ours looks at every packet of the opening side, so that a change reaches open "
-        "connections."
+        f"{base['request50'].middle:.1f} µs (p99 {base['request99'].middle:.0f}), round trip on an open connection "
+        f"{base['trip50'].middle:.2f} µs (p99 {base['trip99'].middle:.0f}), {base['bits'].middle / 1e9:.1f} Gbit/s, "
+        f"{base['packet'].middle:.2f} µs a packet. Ratios are to no firewall in the same round, median (least–most) of "
+        f"{rounds} rounds; of rates and throughput more is better, of times less. The last column is what a packet of "
+        "an open UDP flow costs more than without. Client and server are one process with a socket at either end, so "
+        "no wire, no sleep and no scheduler dilute what the firewall costs: with a real application its share is less. "
+        "The rules in a line let established connections pass first; ours looks at every packet of the side that "
+        "opened, so that a change reaches open connections."
     )
     columns = ("firewall", *MEASURES.values())
     return Section(

@@ -1,8 +1,11 @@
-"""What moves packets: servers that run until they are stopped, clients that run so long and give what they saw.
+"""What moves packets between two namespaces, and times it.
 
-Client and server share one core, so that what is counted is the work of both ends and of the kernel between them, and
-never the time it takes to wake another core. All is measured in short pieces, of which the median counts: what else
-the machine does meanwhile lengthens some of them. Each function runs in a forked child in its own network namespace.
+Client and server are one process, with a socket in either namespace: on a veth pair the kernel carries a packet to the
+other end within the call that sends it, so nothing ever waits and no scheduler takes part. What is timed is the work
+of both ends and of the kernel between them, in short pieces, of which the median counts: what else the machine does
+meanwhile lengthens some of them.
+
+Each function runs in a forked child inside the client's namespace, and is given the server's.
 """
 
 from __future__ import annotations
@@ -12,18 +15,20 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from tests.bench.measure import quantile
+from tests.kernel.namespaces import Namespace
 
 CORE = max(os.sched_getaffinity(0))
-"""The core that clients and servers share: the last, as others prefer the first."""
-PORTION = 1 << 18
-AT_ONCE = 8
-"""So many connections are opened before they are waited for."""
+"""The core that all runs on: the last, as others prefer the first."""
+PORTION = 1 << 16
+"""One large packet, with segmentation offload; of more, the kernel's allocator of pages is what is timed."""
+ROOM = 1 << 20
 BATCH = 32
 """So many packets go with one system call."""
 _SNDBUFFORCE, _RCVBUFFORCE = 32, 33  # not in the socket module (asm-generic/socket.h)
@@ -38,147 +43,142 @@ class Delays:
     p99: float
 
 
-# ---- servers
-
-
-def accept_and_close(port: int) -> None:
-    """Take connections and close them, for ever."""
-    _settle()
-    with socket.create_server(("", port), backlog=4096) as server:
-        while True:
-            server.accept()[0].close()
-
-
-def echo(port: int) -> None:
-    """Answer whatever comes, one connection after the other, for ever."""
-    _settle()
-    with socket.create_server(("", port), backlog=4096) as server:
-        while True:
-            one = server.accept()[0]
-            with one, suppress(OSError):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                while data := one.recv(4096):
-                    one.sendall(data)
-
-
-def swallow(port: int) -> None:
-    """Throw away what comes and say so after every `PORTION`, one connection after the other, for ever."""
-    _settle()
-    buffer = bytearray(PORTION)
-    with socket.create_server(("", port), backlog=16) as server:
-        # A whole portion fits in: the two ends take turns once a portion, not as often as the window fills.
-        server.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, 8 * PORTION)
-        while True:
-            one = server.accept()[0]
-            with one, suppress(OSError):
-                left = PORTION
-                while got := one.recv_into(buffer, left, socket.MSG_TRUNC):
-                    left -= got
-                    if not left:
-                        one.sendall(b".")
-                        left = PORTION
-
-
-def answer_once(port: int) -> None:
-    """Answer each `hello` by UDP, and let everything else overflow the smallest buffer there is, for ever."""
-    _settle()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        server.bind(("", port))
-        while True:
-            data, sender = server.recvfrom(64)
-            if data == b"hello":
-                server.sendto(data, sender)
-            else:
-                time.sleep(0.002)
-
-
-# ---- clients
-
-
-def connections(address: str, port: int, seconds: float) -> float:
-    """Open some TCP connections one after the other and wait until the server has closed all; give how many a second
-    that makes."""
-    _settle()
+def connections(server: Namespace, port: int, seconds: float) -> float:
+    """Open and close TCP connections one after the other; give how many a second."""
     taken: list[float] = []
-    ends = time.perf_counter() + seconds
-    while (began := time.perf_counter()) < ends:
-        batch = [socket.socket() for _ in range(AT_ONCE)]
-        for one in batch:
-            one.connect((address, port))
-        for one in batch:
-            one.recv(1)
-            one.close()
-        taken.append(time.perf_counter() - began)
-    return AT_ONCE / median(taken)
+    with _listener(server, port) as listener:
+        ends = time.perf_counter() + seconds
+        while (began := time.perf_counter()) < ends:
+            with socket.socket() as near:
+                near.connect((str(server.v4), port))
+                far, _ = listener.accept()
+                # The server closes first: no port of the client stays taken.
+                far.close()
+                near.recv(1)
+            taken.append(time.perf_counter() - began)
+    return 1 / median(taken)
 
 
-def requests(address: str, port: int, seconds: float) -> Delays:
+def requests(server: Namespace, port: int, seconds: float) -> Delays:
     """Time a connection with one request and its answer, over and over."""
-    _settle()
     taken: list[float] = []
-    ends = time.perf_counter() + seconds
-    while (began := time.perf_counter()) < ends:
-        with socket.socket() as one:
-            one.connect((address, port))
-            one.sendall(b"request")
-            one.recv(64)
-            taken.append(time.perf_counter() - began)
-            # No socket is to linger here until its port is short.
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    with _listener(server, port) as listener:
+        ends = time.perf_counter() + seconds
+        while (began := time.perf_counter()) < ends:
+            with socket.socket() as near:
+                near.connect((str(server.v4), port))
+                far, _ = listener.accept()
+                _exchange(near, far)
+                taken.append(time.perf_counter() - began)
+                far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                far.close()
     return _delays(taken)
 
 
-def round_trips(address: str, port: int, seconds: float) -> Delays:
-    """Time a message and its answer on one open connection, over and over."""
-    _settle()
+def round_trips(server: Namespace, port: int, seconds: float) -> Delays:
+    """Time a request and its answer on one open connection, over and over."""
     taken: list[float] = []
-    with socket.create_connection((address, port)) as one:
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        message = bytes(64)
+    with _connected(server, port) as (near, far):
         ends = time.perf_counter() + seconds
         while (began := time.perf_counter()) < ends:
-            one.sendall(message)
-            one.recv(4096)
+            _exchange(near, far)
             taken.append(time.perf_counter() - began)
     return _delays(taken)
 
 
-def throughput(address: str, port: int, seconds: float) -> float:
-    """Send portions on one TCP connection, each when the one before has arrived; give bits a second."""
-    _settle()
-    portion, taken = bytes(PORTION), list[float]()
-    with socket.create_connection((address, port)) as one:
-        one.setsockopt(socket.SOL_SOCKET, _SNDBUFFORCE, 8 * PORTION)
+def throughput(server: Namespace, port: int, seconds: float) -> float:
+    """Send and receive portions on one TCP connection; give bits a second."""
+    portion, buffer, taken = memoryview(bytes(PORTION)), bytearray(PORTION), list[float]()
+    with _connected(server, port) as (near, far):
+        near.setsockopt(socket.SOL_SOCKET, _SNDBUFFORCE, ROOM)
+        # The default may be one that paces itself.
+        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+        for one in (near, far):
+            one.setblocking(False)
         ends = time.perf_counter() + seconds
         while (began := time.perf_counter()) < ends:
-            one.sendall(portion)
-            one.recv(1)
+            sent = received = 0
+            while received < PORTION:
+                with suppress(BlockingIOError):
+                    sent += near.send(portion[sent:])
+                with suppress(BlockingIOError):
+                    received += far.recv_into(buffer, PORTION, socket.MSG_TRUNC)
             taken.append(time.perf_counter() - began)
     return PORTION * 8 / median(taken)
 
 
-def packets(address: str, port: int, seconds: float) -> tuple[int, float]:
-    """Send tiny UDP packets of one answered flow as fast as it goes; give how many, and microseconds for each."""
+def packets(server: Namespace, port: int, seconds: float) -> float:
+    """Send tiny UDP packets of one answered flow as fast as it goes; give microseconds for each.
+
+    The server's buffer is the smallest there is, so that most packets end there, as fast as they come. Raises
+    AssertionError unless they come that far.
+    """
     _settle()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.connect((address, port))
-        _greet(one)
-        return _flood(one, seconds)
+    with server.inside():
+        far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with far, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        far.bind(("", port))
+        near.connect((str(server.v4), port))
+        # An answer makes the flow an established one for conntrack.
+        near.send(b"hello")
+        data, sender = far.recvfrom(64)
+        far.sendto(data, sender)
+        near.recv(64)
+        before = _delivered(server)
+        sent, each = _flood(near, seconds)
+        came = _delivered(server) - before
+    assert came >= 0.98 * sent, f"of {sent} packets {came} came to {server.name}"
+    return each
 
 
-def _greet(one: socket.socket) -> None:
-    """Get an answer, which makes the flow an established one for conntrack."""
-    one.settimeout(0.05)
-    for _ in range(100):
-        one.send(b"hello")
-        try:
-            one.recv(64)
-        except TimeoutError:
-            continue
-        one.settimeout(None)
-        return
-    raise TimeoutError("nobody answers by UDP")
+# ---- how
+
+
+def _settle() -> None:
+    os.sched_setaffinity(0, {CORE})
+
+
+@contextmanager
+def _listener(server: Namespace, port: int) -> Generator[socket.socket]:
+    _settle()
+    with server.inside():
+        made = socket.socket()
+    with made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, ROOM)
+        made.bind(("", port))
+        made.listen(16)
+        yield made
+
+
+@contextmanager
+def _connected(server: Namespace, port: int) -> Generator[tuple[socket.socket, socket.socket]]:
+    with _listener(server, port) as listener, socket.create_connection((str(server.v4), port)) as near:
+        far, _ = listener.accept()
+        with far:
+            for one in (near, far):
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield near, far
+
+
+def _exchange(near: socket.socket, far: socket.socket) -> None:
+    near.send(b"a request of some length, as short ones are")
+    far.send(far.recv(4096))
+    near.recv(4096)
+
+
+def _delays(taken: Sequence[float]) -> Delays:
+    return Delays(quantile(taken, 0.5) * 1e6, quantile(taken, 0.99) * 1e6)
+
+
+def _delivered(server: Namespace) -> int:
+    """How many UDP packets came as far as a socket of the server, full or not."""
+    with server.inside():
+        lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Udp:"))
+    told = dict(zip(names[1:], values[1:], strict=True))
+    return int(told["InDatagrams"]) + int(told["RcvbufErrors"])
 
 
 class _Vector(ctypes.Structure):
@@ -218,6 +218,16 @@ def _flood(one: socket.socket, seconds: float) -> tuple[int, float]:
     return sent, median(taken) * 1e6
 
 
+# ---- for a host with an agent
+
+
+def accept_and_close(port: int) -> None:
+    """Take connections and close them, for ever."""
+    with socket.create_server(("", port), backlog=4096) as server:
+        while True:
+            server.accept()[0].close()
+
+
 def paced(address: str, port: int, a_second: float, seconds: float) -> int:
     """Open and close so many connections a second, evenly; give how many there were."""
     began, done = time.perf_counter(), 0
@@ -228,11 +238,3 @@ def paced(address: str, port: int, a_second: float, seconds: float) -> int:
             done += 1
         time.sleep(0.001)
     return done
-
-
-def _settle() -> None:
-    os.sched_setaffinity(0, {CORE})
-
-
-def _delays(taken: Sequence[float]) -> Delays:
-    return Delays(quantile(taken, 0.5) * 1e6, quantile(taken, 0.99) * 1e6)

@@ -16,7 +16,7 @@ from cellwall.cli.output import Format, Output, Steps, hint, say, show, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cellwall.lab import AttackReport, LabState, TrafficReport
+    from cellwall.lab import AttackReport, LabState, TrafficReport, WorkloadState
 
 Name = Annotated[str | None, typer.Argument(help="the lab's name; not needed when one is up", metavar="[LAB]")]
 
@@ -46,7 +46,7 @@ def up(
     path = scenario_file(scenario)
     with lab_errors():
         state = bring_up(load_scenario(path), Steps(), control=control)
-    show(_state(state), output, lambda: _states([state]))
+    show(_state(state), output, lambda: draw_states([state]))
     hint("next: `cellwall map`, `cellwall workloads`, `cellwall lab attack --from NAME`, `cellwall lab down`")
 
 
@@ -71,7 +71,7 @@ def status(name: Name = None, output: Output = Format.TABLE) -> None:
 
     with lab_errors():
         states = [state_of(one) for one in ([name] if name else names())]
-    show({"items": [_state(one) for one in states]}, output, lambda: _states(states))
+    show({"items": [_state(one) for one in states]}, output, lambda: draw_states(states))
     if not all(state.complete for state in states):
         raise Stop(Exit.NO)
 
@@ -162,16 +162,24 @@ def _state(state: LabState) -> dict[str, Any]:
     }
 
 
-def _states(states: list[LabState]) -> RenderableType:
+def draw_states(states: list[LabState]) -> RenderableType:
+    """Draw the workloads of labs, and what is missing of each."""
     return table(
         ["lab", "workload", "addresses", "agent", "running#", "missing"],
         [
-            [state.name, one.name, [str(a) for a in one.addresses], one.agent, len(one.running), list(one.missing)]
-            for state in states
-            for one in state.workloads
+            *(
+                [state.name, one.name, [str(a) for a in one.addresses], one.agent, len(one.running), _missing(one)]
+                for state in states
+                for one in state.workloads
+            ),
+            *([state.name, "", "", "", 0, "controller"] for state in states if state.socket and not state.controller),
         ],
         "no lab is up",
     )
+
+
+def _missing(one: WorkloadState) -> list[str]:
+    return [*(() if one.network else ("network",)), *one.missing]
 
 
 def traffic_json(report: TrafficReport) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,7 +15,7 @@ from cellwall.cli import main
 
 
 @contextmanager
-def controller(socket: Path, *answers: dict[str, Any]) -> Iterator[None]:
+def controller(socket: Path, *answers: dict[str, Any]) -> Generator[None]:
     """Serve `answers` one after the other, and the last for ever."""
     left = list(answers)
 
@@ -40,7 +40,7 @@ def controller(socket: Path, *answers: dict[str, Any]) -> Iterator[None]:
 
 
 def rollout(state: str, *points: str) -> dict[str, Any]:
-    items = [
+    items: list[dict[str, Any]] = [
         {"workload": f"web-{n}", "state": one, "revision_held": 1, "connected": True, "reason": "", "misfits": []}
         for n, one in enumerate(points)
     ]

@@ -37,8 +37,9 @@ def place(own: list[Entry], common: list[Entry]) -> list[Cell]:
     if len(touched) > 128:
         # Whole protocols with one verdict: where that is most of them, one element for all.
         alike = [spans[0][2] for protocol in range(256) if len(spans := _within(whole, protocol)) == 1]
-        hidden, times = Tally(alike).most_common(1)[0]
-        everything = hidden is not None and times > 128
+        verdict, times = Tally(map(_verdict, alike)).most_common(1)[0]
+        everything = verdict is not None and times > 128
+        hidden = next(entry for entry in alike if _verdict(entry) == verdict)
     if everything:
         cells.append(Cell("all", (), hidden))
         touched = set(range(256))
