@@ -248,6 +248,16 @@ def test_at_boot_the_last_policy_is_in_force_before_any_agent(world: World) -> N
     assert world.held() == before
 
 
+def test_at_boot_a_host_that_only_observed_drops_nothing_either(world: World) -> None:
+    agent = world.start("--observe-only")
+    world.controller.send(world.controller.bundle(point(policy(ALLOW_80), 1)))
+    world.controller.receipt(1, PointState.RELAXED)
+    agent.stop()
+    world.web.nft("delete table inet cellwall\n")
+    assert world.web.call(load_boot, AgentOptions(world.state), time.time()) == 1
+    assert connects(world.client, "10.77.0.2", 80) and connects(world.client, "10.77.0.2", 81)
+
+
 def test_a_bundle_with_a_bad_signature_is_refused(world: World) -> None:
     world.start()
     good = world.controller.bundle(point(policy(ALLOW_80), 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cellwall.agent.core import Agent, step
 from cellwall.agent.enrolment import AgentError, load_enrolment
 from cellwall.agent.events import Apply, Event, Repair, Restore, SaveJournal
-from cellwall.agent.folder import locked
+from cellwall.agent.folder import locked, observes
 from cellwall.agent.journal import Journal
 from cellwall.agent.keeper import Keeper
 from cellwall.agent.options import AgentOptions
@@ -15,14 +15,17 @@ from cellwall.enforce import Leave
 def load_boot(options: AgentOptions, now: float) -> int | None:
     """Enforce what was last in force, from disk alone, and give its generation; None where nothing was.
 
+    A host whose agent was last run to observe only drops nothing now either.
+
     A provisional change whose time is over is taken back; one whose time is not is left to the agent that comes
     after. What the kernel refuses gives way to what was good before. Raises `NotEnrolled`, or `AgentError` when the
     kernel does not take it.
     """
     enrolment = load_enrolment(options.state)
     journal = Journal(options.state, enrolment.name, enrolment.bundle_key)
-    keeper = Keeper(options.cgroup_root, observe_only=options.observe_only)
-    agent = Agent(enrolment.name, observe_only=options.observe_only)
+    observing = options.observe_only or observes(options.state)
+    keeper = Keeper(options.cgroup_root, observe_only=observing)
+    agent = Agent(enrolment.name, observe_only=observing)
     events: list[Event] = [journal.load()]
     try:
         while events:

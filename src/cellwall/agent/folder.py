@@ -26,3 +26,17 @@ def locked(folder: Path) -> Generator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def remember_observing(folder: Path, observing: bool) -> None:
+    """Keep on disk whether this host only observes, so that what loads the policy at boot knows it too."""
+    mark = folder / "observe-only"
+    if observing:
+        mark.touch(mode=0o600)
+    else:
+        mark.unlink(missing_ok=True)
+
+
+def observes(folder: Path) -> bool:
+    """Say whether the agent that last ran on this folder was told to observe only."""
+    return (folder / "observe-only").exists()

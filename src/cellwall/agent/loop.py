@@ -54,7 +54,7 @@ from cellwall.agent.events import (
     Verify,
 )
 from cellwall.agent.facts import tell
-from cellwall.agent.folder import locked
+from cellwall.agent.folder import locked, remember_observing
 from cellwall.agent.journal import Journal, JournalError
 from cellwall.agent.keeper import Keeper
 from cellwall.agent.observer import Observer
@@ -109,6 +109,7 @@ def run_agent(options: AgentOptions) -> int:
     """
     enrolment = load_enrolment(options.state)
     with locked(options.state):
+        remember_observing(options.state, options.observe_only)
         asyncio.run(_Loop(options, enrolment).run())
     return 0
 

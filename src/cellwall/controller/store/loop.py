@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,12 @@ class FlowProcess:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        self._room = tempfile.mkdtemp(prefix="cellwall-flows-")
-        self._path = f"{self._room}/socket"
+        # Beside the folder, where it is found and replaced after a crash; named by way of the open parent, because
+        # the path of a socket is 107 bytes at most (unix(7)).
+        self._parent = os.open(folder.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._path = f"/proc/self/fd/{self._parent}/{folder.absolute().name}.socket"
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self._path)
         self._listener.listen(128)
@@ -125,7 +128,9 @@ class FlowProcess:
             self._idle.clear()
             self._listener.close()
             _end(self._process)
-            shutil.rmtree(self._room, ignore_errors=True)
+            with suppress(OSError):
+                os.unlink(self._path)
+            os.close(self._parent)
 
     # --- the worker ---
 
@@ -265,8 +270,6 @@ def serve(folder: Path, listener: socket.socket) -> None:
     threading.Thread(target=_accept, args=(folder, listener), daemon=True).start()
     while os.read(0, 4096):
         pass
-    # A parent that was killed could not tidy up.
-    shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
     listener.close()
     first.close()
 
