@@ -15,7 +15,6 @@ import pwd
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +24,9 @@ from cellwall.lab.plan import AGENT_UNIT, CONTROLLER, CONTROLLER_UNIT, Program, 
 from cellwall.lab.plan import programs as planned
 from cellwall.lab.processes import Process, await_end, find, find_inside, inside, kill, leaders, leading, runs, spawn
 from cellwall.lab.scenario import Scenario
-from cellwall.lab.state import LabError
+from cellwall.lab.state import LabError, Progress
 from cellwall.traffic import Address
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done and how much there is."""
 _APPS = Path(__file__).resolve().parent
 _START = "import sys; sys.path.append(sys.argv[1]); from apps.main import main; main(sys.argv[2:])"
 _LISTEN_S = 30.0

@@ -11,16 +11,12 @@ import time
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cellwall.lab import state
 from cellwall.lab.plan import AGENT_UNIT, CONTROLLER, CONTROLLER_UNIT, prefix
 from cellwall.lab.processes import inside, leaders, runs, spawn
 from cellwall.lab.scenario import Scenario, Workload
-from cellwall.lab.state import LabError
-
-if TYPE_CHECKING:
-    from cellwall.lab.fleet import Progress
+from cellwall.lab.state import LabError, Progress
 
 _PORT = 7443
 _ANSWER_S = 60.0

@@ -6,13 +6,15 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from cellwall.traffic import CellwallError
 
 ROOT_VARIABLE = "CELLWALL_LAB_DIR"
 _ROOT = "/run/cellwall-lab"
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done and how much there is."""
 
 
 class LabError(CellwallError):
