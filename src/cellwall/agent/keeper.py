@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cellwall.agent.bundle import Bundle
 from cellwall.agent.events import Applied, Apply, ApplyMembers, ForeignChange, Repair, Restore, Result, Verified
-from cellwall.clients import KernelError, Netlink, Protocol, attributes, to_number
+from cellwall.clients import KernelError, Netlink, Protocol
 from cellwall.compile import Ruleset, judge, unpack, without_expired
-from cellwall.enforce import TABLE, Held, Leave, NftPoint, Refused, Seen, Watch, digest_of
+from cellwall.enforce import TABLE, Held, Leave, NftPoint, Refused, Seen, Watch, digest_of, generation_id
 from cellwall.flows import Outcome, Side
 from cellwall.observe import (
     adopt,
@@ -29,7 +29,6 @@ from cellwall.policy import Identity, Mode, Tier
 from cellwall.wire import Counters, HeldVerdict, Holds, ShowCounters, ShowTable, TableText, Trouble
 
 _INET = 1
-_GETGEN = 10 << 8 | 16
 _MOST_TEXT = 4 << 20
 _MOST_COMPARED = 20_000
 """So many members are read back right after a write; of more, that would take longer than the write."""
@@ -220,8 +219,7 @@ class Keeper:
         self.point.close()
 
     def _read_generation(self) -> int:
-        answers = self._link.ask(_GETGEN, bytes(4), doing="cannot read the nftables generation")
-        return to_number(attributes(answers[0].body, 4).get(1, b"")) if answers else 0
+        return generation_id(link=self._link)
 
 
 def _adopt_open_connections() -> None:

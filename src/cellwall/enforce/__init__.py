@@ -1,7 +1,7 @@
 """Enforcement points: each renders, applies and reads back rulesets in its own words."""
 
 from cellwall.enforce.fake import FakePoint
-from cellwall.enforce.nft import LOG_GROUP, TABLE, NftPoint, Transaction, Watch
+from cellwall.enforce.nft import LOG_GROUP, TABLE, NftPoint, Transaction, Watch, generation_id
 from cellwall.enforce.point import Drift, Held, Leave, Point, Receipt, Refused, Seen, digest_of
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "Transaction",
     "Watch",
     "digest_of",
+    "generation_id",
 ]

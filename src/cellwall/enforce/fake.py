@@ -7,16 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from cellwall.compile import Members, Ruleset
 from cellwall.enforce.nft.fake import FakeKernel, Fate, Packet
-from cellwall.enforce.nft.render import ALLOWED, DENIED, RULE_MASK, WOULD_DENY, Local, render
+from cellwall.enforce.nft.keys import OUTCOMES
+from cellwall.enforce.nft.render import RULE_MASK, Local, render
 from cellwall.enforce.point import Drift, Held, Leave, Receipt, Refused, Seen, digest_of
-from cellwall.flows import Outcome
 from cellwall.policy import Mode
-
-_OUTCOMES = {
-    ALLOWED: (Outcome.ALLOWED, Outcome.ALLOWED),
-    DENIED: (Outcome.DENIED, Outcome.DENIED),
-    WOULD_DENY: (Outcome.ALLOWED, Outcome.DENIED),
-}
 
 
 class FakePoint:
@@ -100,7 +94,7 @@ class FakePoint:
     def _count(self, packet: Packet, fate: Fate) -> None:
         for _, key in fate.counted:
             mark = key[-1]
-            outcome, would = _OUTCOMES[mark & ~RULE_MASK]
+            outcome, would = OUTCOMES[mark & ~RULE_MASK]
             self._seen[
                 Seen(
                     packet.source,

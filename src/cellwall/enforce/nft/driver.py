@@ -21,7 +21,6 @@ from cellwall.enforce.nft.render import Local, Unit, render
 from cellwall.enforce.nft.script import build_script, scripts, sweep_script, switch_script
 from cellwall.enforce.nft.steps import Names, Steps, plan_steps
 from cellwall.enforce.point import Drift, Held, Leave, Receipt, Refused, Seen, digest_of
-from cellwall.flows import Side
 from cellwall.policy import Mode
 
 _ABOUT = re.compile(r"cellwall revision (\d+) mode (\w+) digest (\w*) workload (\S+)")
@@ -244,15 +243,6 @@ class NftPoint:
                     Drift(name, f"{len(wanted - held)} elements are missing, {len(held - wanted)} are foreign")
                 )
         return tuple(found)
-
-    def holds(self, side: Side, peer: bytes) -> str:
-        """Write what the kernel holds of a peer (packed address) and how it decides, for a person."""
-        name = _peer_map(peer)
-        place = self._program.names[name] if self._program else name
-        element = next((e for e in self._dump(place) if e.key == peer), None)
-        known = f"class {element.data:#010x}" if element and isinstance(element.data, int) else "no class"
-        held = self.read_back()
-        return f"{known}, {side}, {held}"
 
     def listing(self) -> str:
         """Give the whole table as nft lists it."""

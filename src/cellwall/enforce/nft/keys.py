@@ -61,11 +61,12 @@ _LAYOUTS = {
     "seen_other6": (_OTHER6, 0),
 }
 SEEN_SETS = tuple(_LAYOUTS)
-_OUTCOMES = {
+OUTCOMES = {
     ALLOWED: (Outcome.ALLOWED, Outcome.ALLOWED),
     DENIED: (Outcome.DENIED, Outcome.DENIED),
     WOULD_DENY: (Outcome.ALLOWED, Outcome.DENIED),
 }
+"""Outcome and would-be outcome, by the upper bits of the mark with which a tuple is counted."""
 
 
 def decode_seen(set_name: str, key: bytes, count: int) -> Seen | None:
@@ -75,7 +76,7 @@ def decode_seen(set_name: str, key: bytes, count: int) -> Seen | None:
         return None
     source, destination, *rest = layout.unpack_from(key)
     verdict = int.from_bytes(key[layout.size :], sys.byteorder)
-    outcomes = _OUTCOMES.get(verdict & ~RULE_MASK)
+    outcomes = OUTCOMES.get(verdict & ~RULE_MASK)
     if outcomes is None:
         return None
     address = IPv4Address if len(source) == 4 else IPv6Address
