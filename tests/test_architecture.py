@@ -24,7 +24,7 @@ ORDER = (
     ("inventory",),
     ("flows",),
     ("policy",),
-    ("classify", "compile", "events"),
+    ("classify", "compile", "events", "translate"),
     ("analysis", "wire"),
     ("compliance",),
     ("clients",),

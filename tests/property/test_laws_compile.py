@@ -9,12 +9,12 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellwall.compile import build_atlas, compile_fleet, rule_numbers, rules_in_force
+from cellwall.compile import Cut, RuleBook, compile_fleet, rule_numbers, rules_in_force
 from cellwall.compile.tiers import PRECEDENCE, Resolved, difference, resolve
 from cellwall.enforce import digest_of
 from cellwall.flows import Side
 from cellwall.inventory import Fleet
-from cellwall.policy import Action, Rule, Who, endpoint, matches, parse_policy
+from cellwall.policy import Action, Policy, Rule, Who, endpoint, matches, parse_policy
 from cellwall.traffic import PortSet
 from tests.property.test_laws_traffic import LINE, SETS
 from tests.property.worlds import World, documents, fleets, flows, worlds
@@ -115,24 +115,29 @@ def test_a_class_keeps_its_number_for_as_long_as_it_is_the_same(text: str, other
     document = json.loads(text)
     document["rules"] += extra
     more = parse_policy([("policy.yaml", json.dumps(document))])
-    before = build_atlas(policy, rules_in_force(policy, NOW), fleet)
-    after = build_atlas(more, rules_in_force(more, NOW), fleet)
-    for one, number in before.numbers.items():
-        if one in after.numbers:
-            assert after.numbers[one] == number
-    numbers, more_numbers = rule_numbers(policy), rule_numbers(more)
+    before, after = _cut(policy, fleet), _cut(more, fleet)
+    known = {(frozenset(one.selectors), one.shared, one.networks): one.number for one in after.classes}
+    for one in before.classes:
+        assert known.get((frozenset(one.selectors), one.shared, one.networks), one.number) == one.number
+    numbers, more_numbers = rule_numbers(policy.by_id), rule_numbers(more.by_id)
     assert {rule: more_numbers[rule] for rule in numbers} == numbers
+
+
+def _cut(policy: Policy, fleet: Fleet) -> Cut:
+    owners = {address.packed: workload for address, workload in fleet.by_address.items()}
+    return RuleBook.of(rules_in_force(policy, NOW)).cut(owners)
 
 
 @given(st.data(), worlds())
 def test_no_rule_tells_two_addresses_of_a_class_apart(data: st.DataObject, world: World) -> None:
     in_force = rules_in_force(world.policy, NOW)
-    atlas = build_atlas(world.policy, in_force, world.fleet)
+    cut = _cut(world.policy, world.fleet)
     flow = data.draw(flows(world.fleet))
     alike = [
         address
-        for address, number in atlas.addresses.items()
-        if number == atlas.addresses.get(flow.source.address, -1) and address.version == flow.source.address.version
+        for address in world.fleet.by_address
+        if cut.places[address.packed] is cut.places.get(flow.source.address.packed)
+        and address.version == flow.source.address.version
     ]
     for address in alike:
         twin = replace(flow, source=endpoint(world.fleet, address, flow.source.identity))

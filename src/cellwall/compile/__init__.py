@@ -1,7 +1,9 @@
-"""Policy and fleet become one ruleset per enforcement point."""
+"""Policy and fleet become one ruleset per enforcement point; whole, and by difference."""
 
-from cellwall.compile.build import Compiled, Point, compile_fleet, next_change, rule_numbers, rules_in_force
-from cellwall.compile.classes import Atlas, Class, build_atlas
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cellwall.compile.carried import Carried, Part
 from cellwall.compile.judge import Judged, find_face, judge, outcome_of, without_expired
 from cellwall.compile.ruleset import (
     EVERYONE,
@@ -20,13 +22,36 @@ from cellwall.compile.ruleset import (
     unpack,
 )
 
+if TYPE_CHECKING:
+    from cellwall.compile.compiler import Compiled, Compiler, Difference, Point, compile_fleet
+    from cellwall.compile.cut import Class, Cut, cut_networks
+    from cellwall.compile.rulebook import RuleBook, next_change, rule_numbers, rules_in_force
+
+# What an agent needs is above. What makes rulesets, and the bitmaps under that, is loaded when it is asked for.
+_MAKERS = {
+    "compiler": ("Compiled", "Compiler", "Difference", "Point", "compile_fleet"),
+    "cut": ("Class", "Cut", "cut_networks"),
+    "rulebook": ("RuleBook", "next_change", "rule_numbers", "rules_in_force"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _MAKERS.items():
+        if name in names:
+            return getattr(import_module(f"cellwall.compile.{module}"), name)
+    raise AttributeError(f"module `cellwall.compile` has no attribute `{name}`")
+
+
 __all__ = [
     "EVERYONE",
-    "Atlas",
     "Canary",
+    "Carried",
     "Class",
     "ClassCard",
     "Compiled",
+    "Compiler",
+    "Cut",
+    "Difference",
     "Entry",
     "Face",
     "Judged",
@@ -34,12 +59,14 @@ __all__ = [
     "Members",
     "Misfit",
     "NetworkSpan",
+    "Part",
     "Point",
+    "RuleBook",
     "RuleCard",
     "Ruleset",
-    "build_atlas",
     "class_of",
     "compile_fleet",
+    "cut_networks",
     "find_face",
     "judge",
     "next_change",

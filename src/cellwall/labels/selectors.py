@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import assert_never
@@ -66,6 +66,14 @@ class Selector:
     """A conjunction of requirements, sorted; the empty one matches everything."""
 
     requirements: tuple[Requirement, ...] = ()
+    # Selectors are keys of most tables, and are asked for their hash all the time.
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(self.requirements))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Say whether all requirements hold."""

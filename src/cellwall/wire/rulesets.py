@@ -11,6 +11,7 @@ of the change. It guards against accident; against malice there is the signature
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
 from struct import iter_unpack, pack
@@ -22,12 +23,14 @@ from msgspec.msgpack import Decoder
 
 from cellwall.compile import (
     Canary,
+    Carried,
     ClassCard,
     Entry,
     Face,
     LifelineCard,
     Members,
     NetworkSpan,
+    Part,
     RuleCard,
     Ruleset,
 )
@@ -146,9 +149,10 @@ def decode_ruleset(data: bytes) -> Ruleset:
 def encode_members(members: Members) -> bytes:
     """Write members; equal members give equal bytes."""
     columns: list[bytes] = []
+    flat = dict(members.items())
     for width in (4, 16):
-        keys = sorted(key for key in members if len(key) == width)
-        columns += [b"".join(keys), pack(f">{len(keys)}I", *(members[key] for key in keys))]
+        keys = sorted(key for key in flat if len(key) == width)
+        columns += [b"".join(keys), pack(f">{len(keys)}I", *(flat[key] for key in keys))]
     return msgspec.msgpack.encode(columns)
 
 
@@ -176,10 +180,23 @@ def sum_members(members: Members) -> int:
     It adds up: the sum of a union of disjoint members is the sum of their sums, modulo 2**256. So a change costs by
     its size: add what is added, take away what is removed (with the class it had).
     """
-    total = 0
-    for key, number in members.items():
-        total += int.from_bytes(sha256(key + b"/" + number.to_bytes(4, "big")).digest(), "big")
-    return total % MOST_SUM
+    if isinstance(members, Carried):
+        return sum(map(_sum_part, members.parts)) % MOST_SUM
+    return sum(_sum_member(key, number) for key, number in members.items()) % MOST_SUM
+
+
+def _sum_part(part: Part) -> int:
+    if part.sum is None:
+        part.sum = sum(_remembered(key, number) for key, number in part.items())
+    return part.sum
+
+
+def _sum_member(key: bytes, number: int) -> int:
+    return int.from_bytes(sha256(key + b"/" + number.to_bytes(4, "big")).digest(), "big")
+
+
+_remembered = lru_cache(maxsize=1 << 18)(_sum_member)
+"""For a controller, whose parts change by one member of thousands; an agent has no parts."""
 
 
 def content_hash(ruleset: Ruleset) -> bytes:
@@ -212,6 +229,8 @@ def apply_change(members: Members, added: Mapping[bytes, int], removed: tuple[by
 
 def change_between(before: Members, after: Members) -> tuple[dict[bytes, int], tuple[bytes, ...]]:
     """Give what `apply_change` needs to come from `before` to `after`: added and removed."""
+    if isinstance(before, Carried) and isinstance(after, Carried):
+        before, after = before.apart(after)
     added = {key: number for key, number in after.items() if before.get(key) != number}
     return added, tuple(sorted(key for key in before if key not in after))
 

@@ -61,7 +61,7 @@ def test_a_rule_for_everyone_needs_no_members() -> None:
 def test_what_a_class_has_in_common_with_everyone_is_written_once() -> None:
     text = "rules: [{id: all, allow: any, from: any, to: any}, {id: no, deny: tcp/5, from: role=web, to: role=db}]"
     own = next(face for face in point(text).ruleset.faces if DB in face.addresses)
-    numbers = rule_numbers(policy(text))
+    numbers = rule_numbers(policy(text).by_id)
     assert [(entry.first & 0xFFFF, entry.action, entry.rules) for entry in own.ingress if entry.peer] == [
         (5, Action.DENY, (numbers["no"],))
     ]
@@ -292,9 +292,9 @@ def test_the_next_change_is_the_next_start_or_end() -> None:
 
 
 def test_the_number_of_a_rule_is_made_from_its_id() -> None:
-    one = rule_numbers(policy("rules: [{id: a, allow: tcp/1, from: any, to: any}]"))
+    one = rule_numbers(policy("rules: [{id: a, allow: tcp/1, from: any, to: any}]").by_id)
     two = rule_numbers(
-        policy("rules: [{id: b, deny: any, from: any, to: any}, {id: a, deny: tcp/9, from: any, to: any}]")
+        policy("rules: [{id: b, deny: any, from: any, to: any}, {id: a, deny: tcp/9, from: any, to: any}]").by_id
     )
     assert one["a"] == two["a"] != two["b"]
     assert all(0 < number < 2**28 for number in two.values())
