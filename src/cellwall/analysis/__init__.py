@@ -8,6 +8,7 @@ from cellwall.analysis.reach import Assume, Kind, Reach, all_identities, holds, 
 from cellwall.analysis.recolour import recolour
 from cellwall.analysis.replay import Effect, Replay, Seen, distinct, identity_of, judge_seen, plain_replay, replay
 from cellwall.analysis.suggestion import Coverage, Level, Stage, SuggestedRule, Suggestion
+from cellwall.analysis.table import Table, TableKind
 from cellwall.analysis.testing import Counterexample, TestResult, run_test, run_tests
 from cellwall.analysis.why import End, Explanation, Miss, NearMiss, RuleNote, why
 
@@ -35,6 +36,8 @@ __all__ = [
     "Stage",
     "SuggestedRule",
     "Suggestion",
+    "Table",
+    "TableKind",
     "TestResult",
     "all_identities",
     "caught_by_absence",

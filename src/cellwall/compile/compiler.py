@@ -207,14 +207,15 @@ class Compiler:
             self._note_special(rule)
         timed = [rule for rule in self._special.values() if rule.starts is not None or rule.expires is not None]
         moved = [rule for rule in timed if (rule.id in self._book.rules) is not in_force(rule, now)]
-        new = [rule for rule in dict.fromkeys((*changed, *moved)) if not _same(self._book.rules.get(rule.id), rule)]
-        left = {rule_id for rule_id in (*gone, *(rule.id for rule in new)) if rule_id in self._book.rules}
+        asked = dict.fromkeys((*changed, *moved))
+        new = [rule for rule in asked if in_force(rule, now) and not _same(self._book.rules.get(rule.id), rule)]
+        ended = (rule.id for rule in asked if not in_force(rule, now))
+        left = {one for one in (*gone, *ended, *(rule.id for rule in new)) if one in self._book.rules}
         self._doubtful = self._find_doubtful()
         if before.tests != policy.tests:
             self._canaries = CanaryBook(policy.tests)
         if (before.modes, before.tests, doubtful) != (policy.modes, policy.tests, self._doubtful):
             self._batch.everyone = True
-        new = [rule for rule in new if in_force(rule, now)]
         if left or new or gone or old.keys() != rules.keys():
             self._change_rules(left, new)
 
@@ -268,7 +269,9 @@ class Compiler:
         carrying = self._carriers(moves)
         if batch.everyone:
             carrying = Near(carrying.slots, everywhere=True)
-        return Difference(moves.addresses, stale, carrying, frozenset(batch.workloads))
+        # Who is in another class has that one's entries, whether or not they are new.
+        movers = {owner.name for packed in moves.addresses if (owner := self._owners.get(packed)) is not None}
+        return Difference(moves.addresses, stale, carrying, frozenset(batch.workloads | movers))
 
     def _carriers(self, moves: Moves) -> Near:
         """Give the points that carry addresses that moved between classes that stay as they are."""

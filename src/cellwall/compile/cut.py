@@ -103,7 +103,7 @@ class _Kin:
     shared: tuple[Pair, ...]
     addresses: dict[bytes, Workload] = field(default_factory=dict[bytes, Workload])
     classes: dict[frozenset[str], Class] = field(default_factory=dict[frozenset[str], Class])
-    labels: Tally[Labels] = field(default_factory=Tally[Labels])
+    labels: dict[Labels, int] = field(default_factory=dict[Labels, int])
 
 
 @dataclass
@@ -206,6 +206,13 @@ class Cut:
         last, names = self._ends[version][place]
         return names if at <= last else NO_NETWORKS
 
+    def edges_of(self, version: int) -> Iterator[int]:
+        """Give the addresses, as integers, at which a network begins or has just ended."""
+        for first, (last, _) in zip(self._starts[version], self._ends[version], strict=True):
+            yield first
+            if last + 1 < 1 << (32 if version == 4 else 128):
+                yield last + 1
+
     # --- changed: workloads ---
 
     def put(self, packed: bytes, workload: Workload) -> None:
@@ -261,9 +268,9 @@ class Cut:
         return kin
 
     def _count(self, kin: _Kin, labels: Labels, step: int) -> None:
-        kin.labels[labels] += step
-        if kin.labels[labels]:
-            self._kin_of[labels] = kin
+        count = kin.labels.get(labels, 0) + step
+        if count:
+            kin.labels[labels], self._kin_of[labels] = count, kin
         else:
             del kin.labels[labels], self._kin_of[labels]
 

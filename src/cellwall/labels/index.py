@@ -7,10 +7,11 @@ selectors that ask for values are found by these values: nothing scans selectors
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from operator import itemgetter
 
 from cellwall.labels.selectors import Operator, Selector
 
@@ -39,11 +40,8 @@ class _Family:
     matched: dict[Projection, Match] = field(default_factory=dict[Projection, Match])
     matches: dict[frozenset[Selector], Match] = field(default_factory=dict[frozenset[Selector], Match])
     having: dict[Selector, dict[Match, None]] = field(default_factory=dict[Selector, dict[Match, None]])
-    places: tuple[int, ...] = ()
-
-    def projection(self, values: Projection) -> Projection:
-        """Give the values of the family's keys."""
-        return tuple([values[place] for place in self.places])
+    projection: Callable[[Projection], Projection] = tuple
+    """Gives the values of the family's keys."""
 
     def match(self, at: Projection) -> Match:
         """Give the selectors that match a projection."""
@@ -113,6 +111,13 @@ def _asked(selector: Selector, keys: tuple[str, ...]) -> tuple[Projection, ...] 
     return tuple(product(*(sorted(values[key]) for key in keys)))
 
 
+def _getter(places: list[int]) -> Callable[[Projection], Projection]:
+    if len(places) == 1:
+        (place,) = places
+        return lambda values: (values[place],)
+    return itemgetter(*places) if places else lambda _: ()
+
+
 class LabelIndex:
     """Selectors and labels, both coming and going, and which match which.
 
@@ -133,10 +138,18 @@ class LabelIndex:
     def add(self, values: Projection) -> tuple[Match, ...]:
         """Take labels in; gives what matches them, one object of each family where some selector does."""
         self._held[values] = None
+        found: list[Match] = []
         for family in self._families.values():
             at = family.projection(values)
-            family.held.setdefault(at, {})[values] = None
-        return self.matching(values)
+            held = family.held.get(at)
+            if held is None:
+                family.held[at] = {values: None}
+            else:
+                held[values] = None
+            match = family.matched.get(at) or family.match(at)
+            if match.selectors:
+                found.append(match)
+        return tuple(found)
 
     def drop(self, values: Projection) -> None:
         """Let labels go."""
@@ -159,7 +172,7 @@ class LabelIndex:
         keys = tuple(sorted(selector.keys))
         family = self._families.get(keys)
         if family is None:
-            family = self._families[keys] = _Family(keys, places=tuple(self._places[key] for key in keys))
+            family = self._families[keys] = _Family(keys, projection=_getter([self._places[key] for key in keys]))
             for values in self._held:
                 family.held.setdefault(family.projection(values), {})[values] = None
         self._family_of[selector] = family
