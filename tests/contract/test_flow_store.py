@@ -121,6 +121,16 @@ def test_an_empty_batch_changes_nothing(store: FlowStore) -> None:
     assert store.count() == 1
 
 
+def test_many_batches_go_in_at_once_and_each_is_known_again(store: FlowStore) -> None:
+    one, other, third = batch(), batch(), batch()
+    store.insert([record()], one)
+    refused = store.insert_many([([record()], one), ([record(), record(port=80)], other), ([], third)])
+    assert refused == {}
+    assert store.insert_many([([record()], other), ([record(port=81)], third)]) == {}
+    assert store.count() == 4
+    assert store.insert_many([]) == {}
+
+
 def test_both_ends_are_merged_and_a_missing_one_is_none(store: FlowStore) -> None:
     records = [
         record(connections=3, process=NGINX),
@@ -364,6 +374,32 @@ def test_an_insert_that_was_cut_short_is_completed_by_repeating_it(tmp_path: Pat
         store.close()
 
 
+def test_a_worker_that_dies_while_it_fills_the_tables_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    store = open_flows(tmp_path / "flows")
+    try:
+        for attempt in range(6):
+            records = [record(port=port, at=port * 100) for port in range(1000)]
+            store.insert_many([(records, f"a/{attempt}"), (records, f"b/{attempt}")])
+            killer = threading.Timer(0.004 * 2**attempt, os.kill, (store.pid, signal.SIGKILL))
+            killer.start()
+            assert store.count() == 2000 * (attempt + 1)
+            killer.join()
+            store.insert(records, f"a/{attempt}")
+            assert store.count() == 2000 * (attempt + 1)
+            assert sum(one.connections for one in store.edges(0)) == 2000 * (attempt + 1)
+    finally:
+        store.close()
+
+
+def test_what_was_inserted_is_there_after_a_stop_at_once(tmp_path: Path) -> None:
+    store = open_flows(tmp_path / "flows")
+    store.insert([record()], "a/1")
+    store.close()
+    again = open_flows(tmp_path / "flows")
+    assert again.count() == 1
+    again.close()
+
+
 def test_the_worker_ends_when_its_parent_is_killed_and_the_next_takes_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,4 +430,7 @@ def test_the_worker_ends_when_its_parent_is_killed_and_the_next_takes_its_place(
 def test_a_request_that_the_engine_refuses_leaves_the_store_working(process: FlowProcess) -> None:
     with pytest.raises(FlowStoreError, match="refused `insert`"):
         process.insert([replace(record(), connections=-1)], batch())
-    assert process.count() >= 0
+    bad, good, before = batch(), batch(), process.count()
+    refused = process.insert_many([([replace(record(), connections=-1)], bad), ([record()], good)])
+    assert list(refused) == [bad]
+    assert process.count() == before + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from sqlalchemy import create_engine
 
 from cellwall.compile import Misfit
 from cellwall.controller.core import Standing
+from cellwall.controller.store.migrate import migrate
 from cellwall.controller.store.sql import open_state
 from cellwall.controller.store.state import (
     AuditEntry,
@@ -22,16 +24,19 @@ from cellwall.controller.store.state import (
     DenialRow,
     LabelRow,
     LabelSource,
+    PastRow,
     Progress,
     Revision,
     RevisionState,
     StateError,
     StateStore,
+    TestOutcome,
     TokenRow,
     WorkloadRow,
     broken_link,
 )
 from cellwall.controller.store.tables import METADATA
+from cellwall.inventory import Workload
 from cellwall.labels import Labels
 from cellwall.wire import Facts, Holding, Listening, PointState, Receipt
 
@@ -61,24 +66,24 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateStore
 
 
 def test_a_workload_is_kept_replaced_and_forgotten(store: StateStore) -> None:
-    store.put_workload(WEB)
-    store.put_workload(WorkloadRow("db-1", False, (), 1.0))
+    store.put_workload(WEB, 1.0)
+    store.put_workload(WorkloadRow("db-1", False, (), 1.0), 1.0)
     assert [row.name for row in store.workloads()] == ["db-1", "web-1"]
     assert store.workload("web-1") == WEB
-    store.put_workload(replace(WEB, addresses=(HERE,), version="0.2.0"))
+    store.put_workload(replace(WEB, addresses=(HERE,), version="0.2.0"), 2.0)
     assert store.workload("web-1") == replace(WEB, addresses=(HERE,), version="0.2.0")
-    store.drop_workload("web-1")
+    store.drop_workload("web-1", 9.0)
     assert store.workload("web-1") is None
     assert store.workload("nobody") is None
 
 
 def test_what_belongs_to_a_workload_goes_with_it(store: StateStore) -> None:
-    store.put_workload(WEB)
+    store.put_workload(WEB, 1.0)
     store.put_label(LabelRow("web-1", "app", "shop", LabelSource.DECLARED, "ann", 1.0))
     store.put_facts("web-1", Facts(hostname="web-1"), 1.0)
     store.put_standings([STANDING])
     store.add_certificate(CertificateRow("1f", "web-1", "k", 1.0, 2.0))
-    store.drop_workload("web-1")
+    store.drop_workload("web-1", 9.0)
     assert (store.labels(), store.facts(), store.standings()) == ((), {}, ())
     assert store.certificate("1f") is None
 
@@ -92,8 +97,96 @@ def test_labels_come_in_order_of_precedence(store: StateStore) -> None:
     assert store.labels() == (other, declared, accepted)
     store.put_label(replace(declared, value="till"))
     assert store.labels()[1].value == "till"
-    store.drop_label("web-1", "app")
+    store.drop_label("web-1", "app", 3.0)
     assert store.labels() == (other,)
+
+
+def test_the_inventory_has_the_labels_that_hold_and_changes_only_where_it_is_changed(store: StateStore) -> None:
+    store.put_workload(WEB, 1.0)
+    store.put_workload(WorkloadRow("db-1", False, (), 1.0), 1.0)
+    store.put_label(LabelRow("web-1", "app", "shop", LabelSource.DECLARED, "bob", 2.0))
+    store.put_label(LabelRow("web-1", "app", "web", LabelSource.ACCEPTED, "ann", 3.0))
+    before = store.inventory()
+    assert before == (
+        Workload("db-1", Labels(), (), False, 1.0),
+        Workload("web-1", Labels({"app": "shop"}), (HERE, THERE), True, 5.0),
+    )
+    store.put_workload(replace(WEB, seen=99.0, version="9"), 4.0)
+    assert store.inventory() is before
+    store.put_label(LabelRow("db-1", "app", "shop", LabelSource.DECLARED, "bob", 5.0))
+    assert store.inventory()[1] is before[1]
+    assert [row.name for row in store.having(HERE)] == ["web-1"]
+    assert store.having(ip_address("10.0.0.9")) == ()
+
+
+def test_the_past_is_what_was_written_at_the_time(store: StateStore) -> None:
+    store.put_workload(WEB, 10.0)
+    with store.transaction():
+        store.put_label(LabelRow("web-1", "app", "shop", LabelSource.DECLARED, "ann", 20.0))
+        store.put_label(LabelRow("web-1", "env", "prod", LabelSource.DECLARED, "ann", 20.0))
+    store.put_workload(replace(WEB, version="9"), 25.0)
+    store.put_workload(replace(WEB, addresses=(HERE,)), 30.0)
+    store.drop_label("web-1", "env", 40.0)
+    store.drop_workload("web-1", 50.0)
+
+    def was(at: float) -> tuple[object, ...]:
+        return tuple((one.there, str(one.workload.labels), len(one.workload.addresses)) for one in store.past(at))
+
+    assert was(9.9) == ()
+    assert was(10.0) == ((True, "", 2),)
+    assert was(29.0) == ((True, "app=shop,env=prod", 2),)
+    assert was(35.0) == ((True, "app=shop,env=prod", 1),)
+    assert was(45.0) == ((True, "app=shop", 1),)
+    assert was(50.0) == ((False, "", 0),)
+    assert [one.at for one in store.history("web-1")] == [10.0, 20.0, 30.0, 40.0, 50.0]
+    assert store.history("nobody") == ()
+
+
+def test_the_past_is_the_inventory_as_it_was_after_every_write(store: StateStore) -> None:
+    chance = random.Random(3)
+    snapshots: list[tuple[Workload, ...]] = []
+    for at in range(120):
+        name = chance.choice("abcd")
+        with store.transaction():
+            for _ in range(chance.randrange(1, 3)):
+                match chance.randrange(5):
+                    case 0:
+                        store.drop_workload(name, float(at))
+                    case 1:
+                        store.drop_label(name, chance.choice("xy"), float(at))
+                    case 2:
+                        row = LabelRow(name, chance.choice("xy"), chance.choice("12"), LabelSource.DECLARED, "", at)
+                        store.put_label(row)
+                    case _:
+                        addresses = tuple(chance.sample((HERE, THERE), chance.randrange(3)))
+                        store.put_workload(WorkloadRow(name, True, addresses, 1.0, float(at)), float(at))
+        snapshots.append(store.inventory())
+    for at, snapshot in enumerate(snapshots):
+        assert tuple(one.workload for one in store.past(at + 0.5) if one.there) == snapshot, at
+
+
+def test_what_is_undone_was_never_so(store: StateStore) -> None:
+    store.put_workload(WEB, 10.0)
+
+    def half() -> None:
+        with store.transaction():
+            store.drop_workload("web-1", 20.0)
+            assert store.inventory() == ()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert store.workload("web-1") == WEB
+    assert [one.at for one in store.history("web-1")] == [10.0]
+
+
+def test_how_the_tests_stood_last_is_kept(store: StateStore) -> None:
+    failed = TestOutcome("cde", False, 5.0, 3, "web-1 → db-1 tcp/22")
+    store.put_test_outcomes([failed, TestOutcome("works", True, 4.0, 2)])
+    store.put_test_outcomes([failed])
+    assert store.test_outcomes() == {"cde": failed}
+    store.put_test_outcomes([])
+    assert store.test_outcomes() == {}
 
 
 def test_the_last_facts_are_kept(store: StateStore) -> None:
@@ -101,6 +194,8 @@ def test_the_last_facts_are_kept(store: StateStore) -> None:
     store.put_facts("web-1", Facts(hostname="old"), 1.0)
     store.put_facts("web-1", facts, 2.0)
     assert store.facts() == {"web-1": (facts, 2.0)}
+    assert store.facts_of("web-1") == (facts, 2.0)
+    assert store.facts_of("db-1") is None
 
 
 def test_a_token_is_used_up(store: StateStore) -> None:
@@ -195,7 +290,7 @@ def test_a_changed_audit_entry_breaks_the_chain(store: StateStore) -> None:
 def test_a_transaction_happens_wholly_or_not_at_all(store: StateStore) -> None:
     def half() -> None:
         with store.transaction():
-            store.put_workload(WEB)
+            store.put_workload(WEB, 1.0)
             store.record(1.0, "ann", "declare", "web-1")
             raise RuntimeError
 
@@ -211,7 +306,7 @@ def test_transactions_join(store: StateStore) -> None:
     def joined() -> None:
         with store.transaction():
             with store.transaction():
-                store.put_workload(WEB)
+                store.put_workload(WEB, 1.0)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -236,24 +331,29 @@ def test_pruning_keeps_the_last_receipt_the_revisions_and_the_audit_log(store: S
 
 def test_all_of_it_is_there_after_opening_again(tmp_path: Path) -> None:
     store = open_state(tmp_path / "state.db")
-    store.put_workload(WEB)
+    store.put_workload(WEB, 1.0)
     store.put_standings([STANDING])
     store.record(1.0, "ann", "declare", "web-1", {"n": 1})
     store.close()
     again = open_state(tmp_path / "state.db")
     again.record(2.0, "ann", "label", "web-1")
     assert again.workloads() == (WEB,)
+    assert again.past(9.0) == (PastRow(1.0, again.inventory()[0]),)
     assert again.standings() == (STANDING,)
     assert broken_link(reversed(again.audit(10))) is None
     again.close()
     again.close()
 
 
-@pytest.mark.parametrize("statement", ["delete from audit", "update audit set author = 'eve'", "delete from revisions"])
+@pytest.mark.parametrize(
+    "statement",
+    ["delete from audit", "update audit set author = 'eve'", "delete from revisions", "delete from history"],
+)
 def test_what_is_for_ever_cannot_be_changed_even_by_hand(tmp_path: Path, statement: str) -> None:
     store = open_state(tmp_path / "state.db")
     store.record(1.0, "ann", "apply", "revision 1")
     store.add_revision(Revision(1, "ann", "", 1.0, {}))
+    store.put_workload(WEB, 1.0)
     store.close()
     with sqlite3.connect(tmp_path / "state.db") as by_hand, pytest.raises(sqlite3.IntegrityError, match="for ever"):
         by_hand.execute(statement)
@@ -271,3 +371,26 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
     engine.dispose()
+
+
+def test_a_store_of_the_first_migration_is_taken_over_with_all_that_it_holds(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'state.db'}")
+    with engine.begin() as connection:
+        migrate(connection, "0001")
+    engine.dispose()
+    with sqlite3.connect(tmp_path / "state.db") as old:
+        old.execute("insert into workloads values ('web-1', 1, '[\"10.0.0.1\", \"2001:db8::2\"]', 5.0, 6.0, '0.1.0')")
+        old.execute("insert into workloads values ('db-1', 0, '[]', 1.0, 0.0, '')")
+        old.execute("insert into labels values ('web-1', 'app', 'accepted', 'till', 'ann', 7.0)")
+        old.execute("insert into labels values ('web-1', 'app', 'declared', 'shop', 'ann', 3.0)")
+        for number, act, at in ((1, "addresses", 9.0), (2, "renew", 99.0)):
+            old.execute("insert into audit values (?, ?, 'x', ?, 'web-1', '{}', '', '')", (number, at, act))
+    store = open_state(tmp_path / "state.db")
+    assert store.workload("web-1") == WEB
+    web = Workload("web-1", Labels({"app": "shop"}), (HERE, THERE), True, 5.0)
+    assert store.past(8.9) == (PastRow(1.0, Workload("db-1", agent=False, epoch=1.0)),)
+    assert store.past(9.0)[1] == PastRow(9.0, web)
+    assert store.test_outcomes() == {}
+    store.put_workload(replace(WEB, addresses=(HERE,)), 20.0)
+    assert [one.at for one in store.history("web-1")] == [9.0, 20.0]
+    store.close()

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,6 +34,7 @@ from tests.fleet.controller_world import (
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from cellwall.cli.documents import fleet_of
 from cellwall.controller.ca import open_authority
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Process, Side
 from cellwall.policy import Mode, Tier
@@ -466,6 +468,62 @@ async def test_a_point_that_takes_a_revision_back_takes_it_back_everywhere(world
     assert (await world.ask("GET", "/policy"))["documents"] == {"policy.yaml": SHOP}
 
 
+async def take_back(agent: Agent) -> None:
+    """Take what comes, and put back what was held before, as an agent does that was killed while it was on trial."""
+    held = agent.ruleset, agent.members, agent.generation, agent.revision
+    agent.take(await agent.hear_policy())
+    await agent.report(PointState.PROVISIONAL)
+    agent.ruleset, agent.members, agent.generation, agent.revision = held
+    await agent.close()
+    await agent.connect()
+    await agent.report(PointState.REVERTED, "nobody confirmed it before the agent was restarted")
+
+
+async def test_an_agent_that_was_killed_while_a_change_was_on_trial_is_offered_it_again(tmp_path: Path) -> None:
+    ahead = [0.0]
+    async with running(tmp_path, clock=lambda: time.time() + ahead[0], silent_after_s=0.2) as world:
+        web, db = await pair(world)
+        await db.close()
+        await asyncio.sleep(0.3)
+        revision = await world.apply(SHOP, confirm_s=5)
+        await web.enforce()
+
+        async def good() -> bool:
+            return (await world.ask("GET", "/policy/rollout"))["state"] == "good"
+
+        await until(good)
+        await db.connect()
+        await take_back(db)
+        row = await until(lambda: _with_state(world, "db-1", "reverted"))
+        assert "nobody confirmed it" in str(row["reason"])
+        assert await db.hears_nothing(1.5)
+        ahead[0] += 10
+        bundle = await db.enforce()
+        assert isinstance(bundle, Bundle)
+        assert (bundle.revision, bundle.confirm_s) == (revision, 5)
+        await until(lambda: _with_state(world, "db-1", "enforced"))
+        assert [details["times"] for event, details in world.said if event == "offering again"] == [1]
+        assert (await world.ask("GET", "/policy/rollout"))["revision"] == revision
+
+
+async def test_what_failed_is_not_offered_again(tmp_path: Path) -> None:
+    ahead = [0.0]
+    async with running(tmp_path, clock=lambda: time.time() + ahead[0]) as world:
+        web, db = await pair(world)
+        bad = await world.apply(SHUT, confirm_s=5)
+        await web.enforce()
+        await take_back(db)
+
+        async def failed() -> bool:
+            return (await world.ask("GET", f"/policy/revisions/{bad}"))["state"] == "failed"
+
+        await until(failed)
+        await settle(web, db)
+        ahead[0] += 1000
+        assert await db.hears_nothing(1.5)
+        assert not [event for event, _ in world.said if event == "offering again"]
+
+
 async def test_a_refused_bundle_is_shown_with_its_reason_and_not_sent_again(world: World) -> None:
     web, db = await pair(world)
     await world.apply(SHOP)
@@ -507,13 +565,81 @@ async def test_a_wrong_policy_is_refused_with_its_place(world: World) -> None:
     assert (await world.ask("GET", "/policy"))["revision"] == 0
 
 
-async def test_a_failing_test_keeps_a_policy_out(world: World) -> None:
+REACH = SHOP + "tests:\n  - {id: reach, from: role=web, can: tcp/80, to: role=db}\n"
+APART = SHOP + "tests:\n  - {id: apart, from: role=guest, cannot: tcp, to: role=db}\n"
+
+
+async def test_a_failing_test_keeps_a_policy_out_and_says_what_breaks_it(world: World) -> None:
     await pair(world)
-    text = SHOP + "tests:\n  - {id: reach, from: role=web, can: tcp/80, to: role=db}\n"
-    body = {"documents": {"policy.yaml": text}}
-    problem = await world.ask("POST", "/policy/apply", body, status=409)
-    assert "test `reach` fails" in problem["detail"]
+    body = {"documents": {"policy.yaml": REACH}}
+    for more in ({}, {"dry_run": True}):
+        problem = await world.ask("POST", "/policy/apply", {**body, **more}, status=409)
+        assert problem["detail"].startswith("test `reach` fails, at policy.yaml:8:5: web-1 → db-1 tcp/80 is denied;")
+    assert (await world.ask("GET", "/policy"))["revision"] == 0
     assert (await world.ask("POST", "/policy/apply", {**body, "accept_failed": True}))["revision"] == 1
+    (entry,) = [one for one in (await world.ask("GET", "/audit"))["items"] if one["action"] == "apply"]
+    assert entry["details"]["accepted"] == ["test `reach` fails, at policy.yaml:8:5: web-1 → db-1 tcp/80 is denied"]
+
+
+async def tested(world: World, **passed: bool) -> dict[str, Any]:
+    """Wait until the standing tests are these, and checked after the last change."""
+
+    async def stands() -> dict[str, Any] | None:
+        found = await world.ask("GET", "/policy/tests")
+        right = found["current"] and {one["id"]: one["passed"] for one in found["items"]} == passed
+        return found if right else None
+
+    return await until(stands, f"{passed}")
+
+
+async def turns(world: World) -> list[tuple[str, str, str]]:
+    entries = (await world.ask("GET", "/audit"))["items"]
+    found = [(one["action"], one["details"]) for one in entries if one["action"].startswith("test ")]
+    return [(action, details["because"], details["counterexample"]) for action, details in reversed(found)]
+
+
+async def test_the_tests_are_checked_again_when_labels_the_fleet_or_the_policy_change(world: World) -> None:
+    web, db = await pair(world)
+    await world.apply(APART)
+    found = await tested(world, apart=True)
+    assert (found["revision"], found["items"][0]["vacuous"]) == (1, True)
+    # A guest that may do what web may: the label of web goes to it as well.
+    await world.apply(APART.replace("from: role=web", "from: 'role in (web,guest)'"), accept_failed=True)
+    await tested(world, apart=True)
+    assert await turns(world) == []
+    await world.ask("PUT", "/labels/web-1", {"labels": {"role": "guest"}})
+    found = await tested(world, apart=False)
+    broken = "web-1 → db-1 tcp/5432 passes"
+    assert found["items"][0]["failure"] == f"test `apart` fails, at policy.yaml:8:5: {broken}"
+    assert await turns(world) == [("test fails", "fleet", broken)]
+    status = (await world.ask("GET", "/status"))["tests"]
+    assert (status["passed"], status["current"]) == (0, True)
+    assert status["failed"] == [
+        {"id": "apart", "since": found["items"][0]["since"], "failure": found["items"][0]["failure"]}
+    ]
+    assert ("test fails", {"test": "apart"}) in [
+        (event, {"test": details.get("test")}) for event, details in world.said
+    ]
+    await world.apply(APART)
+    await tested(world, apart=True)
+    assert [act for act, *_ in await turns(world)] == ["test fails", "test holds again"]
+    assert [why for _, why, _ in await turns(world)] == ["fleet", "policy"]
+    await web.close()
+    await db.close()
+
+
+async def test_a_test_that_turned_while_no_controller_ran_is_told_by_the_next(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await pair(world)
+        await world.apply(SHOP)
+        await world.apply(APART.replace("from: role=web", "from: 'role in (web,guest)'"))
+        await tested(world, apart=True)
+        await world.ask("PUT", "/labels/web-1", {"labels": {"role": "guest"}})
+    async with running(tmp_path) as world:
+        await tested(world, apart=False)
+        assert [(act, counterexample) for act, _, counterexample in await turns(world)] == [
+            ("test fails", "web-1 → db-1 tcp/5432 passes")
+        ]
 
 
 async def test_what_a_point_cannot_express_keeps_a_policy_out(world: World) -> None:
@@ -727,6 +853,153 @@ async def test_why_names_the_rule_its_place_and_what_the_points_hold(world: Worl
     assert "no table" in answer["held"]["egress"]["error"]
     assert set(answer["foreign"]) <= {"egress", "ingress"}
     await world.ask("GET", "/why", source="nobody", destination="db-1", port="tcp/1", status=400)
+
+
+async def asked_why(world: World, port: str = "tcp/5432", **more: Any) -> dict[str, Any]:
+    return await world.ask("GET", "/why", source="web-1", destination="db-1", port=port, **more)
+
+
+async def test_why_at_a_moment_is_answered_with_the_revision_the_labels_and_the_addresses_of_then(
+    tmp_path: Path,
+) -> None:
+    ahead = [0.0]
+    async with running(tmp_path, clock=lambda: time.time() + ahead[0]) as world:
+        clock = world.controller.clock
+        before_all = clock() - 5
+        web, db = await pair(world)
+        first = await world.apply(SHOP)
+        await settle(web, db)
+        ahead[0] += 100
+        at_first = clock()
+        ahead[0] += 100
+        await world.ask("PUT", "/labels/web-1", {"labels": {"role": "cache"}})
+        await settle(web, db)
+        at_second = clock()
+        ahead[0] += 100
+        await web.say(Facts(addresses=(ip_address("10.0.0.77").packed,), nft="moved"))
+        await until(lambda: _with_facts(world, "web-1", "moved"))
+        second = await world.apply(SHOP.replace("role=web", "role=cache"))
+        await settle(web, db)
+        await web.close()
+        await db.close()
+
+        answer = await asked_why(world, at=str(at_first))
+        assert (answer["revision"], answer["outcome"]) == (first, "allowed")
+        assert (answer["source"]["labels"], answer["source"]["address"]) == ({"role": "web"}, WEB)
+        assert answer["asked"] == {
+            "at": pytest.approx(at_first, abs=0.01),
+            "revision": first,
+            "created": (await world.ask("GET", f"/policy/revisions/{first}"))["created"],
+            "in_force": False,
+            "labels": {"source": {}, "destination": {}},
+        }
+        assert "held" not in answer
+        answer = await asked_why(world, at=str(at_second))
+        assert (answer["revision"], answer["outcome"]) == (first, "denied")
+        assert answer["source"]["labels"] == {"role": "cache"}
+        answer = await asked_why(world)
+        assert (answer["revision"], answer["outcome"]) == (second, "allowed")
+        assert answer["source"]["address"] == "10.0.0.77"
+        assert "held" in answer
+        answer = await asked_why(world, revision=first)
+        assert (answer["revision"], answer["outcome"]) == (first, "denied")
+        assert "held" not in answer
+        problem = await asked_why(world, at=str(before_all), status=404)
+        assert problem["detail"].startswith("`web-1` was not there at 20")
+        await world.ask("DELETE", "/workloads/web-1")
+        problem = await asked_why(world, status=400)
+        assert "`web-1` is neither a workload nor an address" in problem["detail"]
+        answer = await asked_why(world, at=str(at_first))
+        assert answer["source"]["labels"] == {"role": "web"}
+
+
+async def test_why_answers_for_labels_that_a_workload_does_not_have(world: World) -> None:
+    web, db = await pair(world)
+    await world.apply(SHOP)
+    await settle(web, db)
+    query = {"source_label": ["role=till", "pci=cde"]}
+    answer = await asked_why(world, query=query)
+    assert answer["outcome"] == "denied"
+    assert answer["source"]["labels"] == {"pci": "cde", "role": "till"}
+    assert answer["asked"]["labels"]["source"] == {"pci": "cde", "role": "till"}
+    assert "held" not in answer
+    # Without its label the destination is no more enforced.
+    answer = await asked_why(world, "tcp/22", query={"destination_label": "role-"})
+    assert (answer["outcome"], answer["would"]) == ("allowed", "denied")
+    assert (await world.ask("GET", "/workloads/web-1"))["labels"] == {"role": "web"}
+    problem = await asked_why(world, query={"source_label": "role"}, status=400)
+    assert "wanted `key=value`" in problem["detail"]
+    await world.ask(
+        "GET", "/why", source="10.9.9.9", destination="db-1", port="22", source_label="role=web", status=400
+    )
+
+
+async def test_why_says_what_the_policy_meant_when_a_flow_was_last_seen(world: World) -> None:
+    web, db = await pair(world)
+    first = await world.apply(SHOP)
+    await settle(web, db)
+    seen = world.controller.clock()
+    one = replace(record(WEB, DB, 5432), first_seen=seen, last_seen=seen, revision=first)
+    await send_flows(db, [one])
+    await asyncio.sleep(0.01)
+    await world.ask("PUT", "/labels/web-1", {"labels": {"role": "cache"}})
+    await world.apply(SHUT)
+    await settle(web, db)
+    await web.close()
+    await db.close()
+    answer = await asked_why(world)
+    assert (answer["revision"], answer["outcome"]) == (first + 1, "denied")
+    then = answer["then"]
+    assert (then["revision"], then["outcome"], then["at"]) == (first, "allowed", pytest.approx(seen, abs=0.01))
+    assert then["source"]["labels"] == {"role": "web"}
+    assert [rule["id"] for rule in then["ingress"]["rules"]] == ["app-to-db"]
+
+
+async def test_the_ground_is_all_that_a_verdict_depends_on(world: World) -> None:
+    web, db = await pair(world)
+    first = await world.apply(SHOP)
+    await settle(web, db)
+    at = world.controller.clock()
+    declared = SHOP + "workloads: {plc-1: {addresses: [10.9.0.1], labels: {role: plc}}}\n"
+    await world.apply(declared)
+    await settle(web, db)
+    found = await world.ask("GET", "/ground")
+    assert (found["revision"], found["documents"], found["next"]) == (first + 1, {"policy.yaml": declared}, None)
+    assert found["controllers"] == [{"address": "127.0.0.1", "port": 7443}]
+    plc = {"name": "plc-1", "agent": False, "addresses": ["10.9.0.1"], "labels": {"role": "plc"}, "epoch": 0.0}
+    assert [one["name"] for one in found["items"]] == ["db-1", "plc-1", "web-1"]
+    assert found["items"][1] == plc
+    control = world.controller.control
+    assert fleet_of(found) == control.ground().fleet
+    # In pages it is the same.
+    items: list[dict[str, Any]] = []
+    cursor = ""
+    while cursor is not None:
+        one = await world.ask("GET", "/ground", limit=2, **({"cursor": cursor} if cursor else {}))
+        items += one["items"]
+        cursor = one["next"]
+    assert items == found["items"]
+    for query in ({"revision": first}, {"at": str(at)}):
+        past = await world.ask("GET", "/ground", query=query)
+        assert (past["revision"], past["documents"]) == (first, {"policy.yaml": SHOP})
+        assert [one["name"] for one in past["items"]] == ["db-1", "web-1"]
+    drafted = await world.ask("POST", "/ground", {"documents": {"p.yaml": "workloads: {x: {addresses: [10.9.0.2]}}"}})
+    assert [one["name"] for one in drafted["items"]] == ["db-1", "web-1", "x"]
+    await world.ask("GET", "/ground", revision=99, status=404)
+
+
+async def test_what_did_not_change_is_the_same_object_from_one_ground_to_the_next(world: World) -> None:
+    web, db = await pair(world)
+    await world.apply(SHOP + "workloads: {plc-1: {addresses: [10.9.0.1], labels: {role: plc}}}\n")
+    await settle(web, db)
+    control = world.controller.control
+    before = control.ground()
+    assert control.ground() is before
+    await world.ask("PUT", "/labels/web-1", {"labels": {"role": "cache"}})
+    after = control.ground()
+    assert {one.name for one in after.fleet.workloads if one is before.fleet.by_name[one.name]} == {"db-1", "plc-1"}
+    drafted = control.ground({"p.yaml": SHOP})
+    assert drafted.fleet.by_name["db-1"] is before.fleet.by_name["db-1"]
 
 
 async def test_a_point_is_asked_what_it_holds(world: World) -> None:

@@ -77,6 +77,8 @@ def status(socket: Socket = None, output: Output = Format.TABLE) -> None:
 
 
 def _status(answer: dict[str, Any]) -> RenderableType:
+    from cellwall.cli.standing import told_of_tests
+
     agents = answer["agents"]
     rows: list[list[Any]] = [
         ["controller", answer["controller"]],
@@ -86,6 +88,7 @@ def _status(answer: dict[str, Any]) -> RenderableType:
         ["agents", f"{agents['connected']} of {agents['known']} connected"],
         ["revision in force", answer["revision"]],
         ["revision is", answer["revision_state"]],
+        ["tests of the policy", told_of_tests(answer["tests"])],
         ["points", answer["points"]],
         ["modes", answer["modes"]],
         ["next rule starts or expires", moment(answer["next_change"])],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,8 @@ def add(app: typer.Typer) -> None:
             "cellwall why 198.51.100.20 web-1 tcp/443",
             "cellwall why web-1 dns-1 udp/53 -o json",
             "cellwall why web-1 db-1 5432 --user www-data",
+            "cellwall why web-1 db-1 5432 --at '2026-12-01T09:30:00Z'",
+            "cellwall why web-1 db-1 5432 --source-label pci=cde",
             "cellwall why web-1 db-1 5432 --policy policy/ --fleet fleet.json",
         ),
     )(why)
@@ -51,6 +54,15 @@ def why(
     user: Annotated[str | None, typer.Option(help="for a process of this user at the source", metavar="NAME")] = None,
     unit: Annotated[str | None, typer.Option(help="for a process of this systemd unit", metavar="NAME")] = None,
     revision: Annotated[int | None, typer.Option(help="as of this revision", metavar="N")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="as of then: revision, labels and addresses; `2h` ago", metavar="TIME")
+    ] = None,
+    source_label: Annotated[
+        list[str] | None, typer.Option(help="what if the source had it; `KEY-`: not", metavar="KEY=VALUE")
+    ] = None,
+    destination_label: Annotated[
+        list[str] | None, typer.Option(help="what if the destination had it; `KEY-`: not", metavar="KEY=VALUE")
+    ] = None,
     policy: Annotated[
         list[Path] | None, typer.Option(help="answer from these documents instead", metavar="PATH")
     ] = None,
@@ -62,9 +74,13 @@ def why(
 ) -> None:
     """Say what becomes of a flow: verdict, rule, file and line, both ends' modes, and what the kernel holds.
 
+    Also of the past (--at), under another revision, and with labels that a workload does not have.
     Exit code 0 when it passes, 1 when it is denied."""
     if policy:
-        service, who, known = read_service(port), Identity(user, unit), _fleet(fleet)
+        if at is not None or revision is not None:
+            raise Stop(Exit.USAGE, "--at and --revision are of the controller's past, and do not go with --policy")
+        service, who = read_service(port), Identity(user, unit)
+        known = _relabelled(_fleet(fleet), {source: source_label or [], destination: destination_label or []})
         answer = explain(policy_of(read_documents(policy)), known, source, destination, service, time.time(), who)
     else:
         with working("asking both ends"):
@@ -74,6 +90,9 @@ def why(
                 destination=destination,
                 port=port if _NAME.fullmatch(port) else read_service(port),
                 revision=revision,
+                at=at,
+                source_label=",".join(source_label or ()) or None,
+                destination_label=",".join(destination_label or ()) or None,
                 user=user,
                 unit=unit,
             )
@@ -99,6 +118,25 @@ def _point(ports: PortSet) -> int:
 
 def _fleet(path: Path | None) -> Fleet:
     return read_fleet(path) if path else Fleet()
+
+
+def _relabelled(fleet: Fleet, changes: Mapping[str, list[str]]) -> Fleet:
+    for name, texts in changes.items():
+        if texts and name not in fleet.by_name:
+            raise Stop(Exit.USAGE, f"`{name}` is no workload: only those have labels")
+    pairs = {name: dict(_label(text) for text in texts) for name, texts in changes.items()}
+    relabelled = (
+        replace(one, labels=one.labels.updated(pairs[one.name])) if pairs.get(one.name) else one
+        for one in fleet.workloads
+    )
+    return Fleet(tuple(relabelled), fleet.controllers)
+
+
+def _label(text: str) -> tuple[str, str | None]:
+    key, equals, value = text.partition("=")
+    if not equals and not key.endswith("-"):
+        raise Stop(Exit.USAGE, f"`{text}` is no label; wanted `KEY=VALUE`, or `KEY-` for one to be gone")
+    return (key, value) if equals else (key[:-1], None)
 
 
 def explain(
@@ -179,6 +217,7 @@ def draw(answer: dict[str, Any]) -> RenderableType:
     source, destination = answer["source"], answer["destination"]
     flow = f"{_name(source)} → {_name(destination)} {answer['service']}  "
     parts: list[RenderableType] = [Text.assemble((flow, "bold"), verdict(_word(answer)))]
+    parts += [Text(line) for line in _asked(answer)]
     for side, end in (("egress", source), ("ingress", destination)):
         parts += _part(side, end, answer)
     seen = answer.get("seen")
@@ -186,9 +225,41 @@ def draw(answer: dict[str, Any]) -> RenderableType:
         parts.append(
             Text(f"  seen     {seen['connections']} connections, last at {moment(seen['last_seen'])}: {_word(seen)}")
         )
+    then = answer.get("then")
+    if then and (then["revision"], _word(then)) != (answer["revision"], _word(answer)):
+        parts.append(Text(f"  then     {_then(then)}"))
     # What each end says is drawn above; the rest says what would have to change.
     told = [line for line in answer.get("advice") or () if not line.startswith(("egress: ", "ingress: "))]
     return Group(*parts, *(Text(f"  advice   {line}") for line in told))
+
+
+def _asked(answer: dict[str, Any]) -> Iterator[str]:
+    """Say of when the answer is, and what in it is not so."""
+    asked = answer.get("asked")
+    if asked is None:
+        return
+    if asked["at"] is not None:
+        yield f"  as of    {moment(asked['at'])}, revision {asked['revision']}; labels and addresses of then"
+    elif not asked["in_force"]:
+        made = f" of {moment(asked['created'])}" if asked["created"] else ""
+        yield f"  as of    revision {asked['revision']}{made}; labels and addresses of now"
+    for side in ("source", "destination"):
+        if pairs := asked["labels"][side]:
+            told = ", ".join(
+                f"{key}={value}" if value is not None else f"without {key}" for key, value in pairs.items()
+            )
+            yield f"  what if  {_name(answer[side])} were {told}"
+
+
+def _then(then: dict[str, Any]) -> str:
+    rules = [rule for side in ("egress", "ingress") if then[side] for rule in then[side]["rules"]]
+    because = ", ".join(dict.fromkeys(f"`{rule['id']}` at {rule['place']}" for rule in rules)) or "the default"
+    ends = "; ".join(f"{_name(end)} was {_labels(end)}" for end in (then["source"], then["destination"]))
+    return f"revision {then['revision']} meant: {_word(then)}, by {because}; {ends}"
+
+
+def _labels(end: dict[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in end["labels"].items()) or "without labels"
 
 
 def _name(end: dict[str, Any]) -> str:

@@ -22,13 +22,14 @@ from cellwall.controller.core import (
     Whole,
     advance,
     greeted,
+    offer_again,
     outlook,
     parted,
     received,
     show,
 )
 from cellwall.controller.errors import Conflict, ControllerError, Denied, NotFound
-from cellwall.controller.ground import Ground, effective_labels, make_fleet, owners, read_policy
+from cellwall.controller.ground import Ground, Overlay, make_fleet, read_policy
 from cellwall.controller.options import ControllerOptions
 from cellwall.controller.store.state import (
     CertificateRow,
@@ -41,8 +42,9 @@ from cellwall.controller.store.state import (
     StateStore,
     WorkloadRow,
 )
+from cellwall.controller.testing import CONTROLLER, StandingTests
 from cellwall.controller.tokens import check_token, make_secret, make_token_row, secret_digest
-from cellwall.inventory import InventoryError, Listener, check_name
+from cellwall.inventory import Fleet, InventoryError, Listener, Workload, check_name
 from cellwall.labels import Labels
 from cellwall.policy import Policy, PolicyError
 from cellwall.traffic import Address, canonical, parse_address
@@ -68,9 +70,7 @@ from cellwall.wire import (
     sign,
 )
 
-SELF = "controller"
-"""The author of what the controller does of itself."""
-EMPTY = Revision(0, SELF, "nothing is written yet", 0.0, {})
+EMPTY = Revision(0, CONTROLLER, "nothing is written yet", 0.0, {})
 """The policy before the first one: everything is observed."""
 Log = Callable[..., None]
 
@@ -91,9 +91,15 @@ class Control:
     wanted: Mapping[str, Wanted] = field(default_factory=dict[str, Wanted])
     stale: bool = True
     """Whether policy or fleet changed since `wanted` was compiled."""
+    tests: StandingTests = field(init=False)
     _unsaved: dict[str, Standing] = field(default_factory=dict[str, Standing])
     _receipts: list[tuple[str, Receipt, float]] = field(default_factory=list[tuple[str, Receipt, float]])
     _packed: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    _overlay: Overlay = field(default_factory=Overlay)
+    _ground: tuple[Sequence[Workload], Ground] | None = None
+
+    def __post_init__(self) -> None:
+        self.tests = StandingTests(self.store, self.log)
 
     # --- enrolment and certificates ---
 
@@ -112,7 +118,7 @@ class Control:
             self.store.revoke(name)
             self.store.add_certificate(CertificateRow(issued.serial, name, issued.key, now, issued.ends))
             # Its addresses come with its facts: those of whoever had the name before are not believed of it.
-            self.store.put_workload(WorkloadRow(name, True, (), now, now, asked.version))
+            self.store.put_workload(WorkloadRow(name, True, (), now, now, asked.version), now)
             for key, value in row.labels.items():
                 self.store.put_label(LabelRow(name, key, value, LabelSource.DECLARED, f"token {row.id}", now))
             self.store.record(now, f"token {row.id}", "enrol", name, {"serial": issued.serial})
@@ -120,13 +126,13 @@ class Control:
         before = self.standings.get(name, Standing(name))
         self._keep(replace(Standing(name), issued=before.issued, seen=now))
         self.stale = True
-        labels = effective_labels(self.store.labels()).get(name, Labels())
+        labels = {label.key: label.value for label in reversed(self.store.labels(name))}
         return Enrolled(
             name=name,
             certificate=issued.pem,
             authority=self.authority.pem,
             bundle_key=self.authority.verify_key,
-            labels=dict(labels),
+            labels=labels,
         )
 
     def renew(self, name: str, request: str, now: float) -> Renewed:
@@ -162,7 +168,7 @@ class Control:
         self._keep(greeted(self.standings.get(name, Standing(name)), hello, now))
         row = self.find(name)
         if row.version != hello.version:
-            self.store.put_workload(replace(row, version=hello.version, seen=now))
+            self.store.put_workload(replace(row, version=hello.version, seen=now), now)
         return Welcome(
             protocol=protocol,
             controller=self.options.name,
@@ -187,8 +193,8 @@ class Control:
         with self.store.transaction():
             self.store.put_facts(name, facts, now)
             if addresses != row.addresses:
-                self._release(name, addresses)
-                self.store.put_workload(replace(row, addresses=addresses, seen=now))
+                self._release(name, addresses, now)
+                self.store.put_workload(replace(row, addresses=addresses, seen=now), now)
                 self.store.record(now, name, "addresses", name, {"addresses": [str(one) for one in addresses]})
                 self.stale = True
 
@@ -296,7 +302,7 @@ class Control:
         if self.store.workload(name) is not None:
             raise Conflict(f"workload `{name}` is there already")
         with self.store.transaction():
-            self.store.put_workload(WorkloadRow(name, False, tuple(addresses), now))
+            self.store.put_workload(WorkloadRow(name, False, tuple(addresses), now), now)
             for key, value in labels.items():
                 self.store.put_label(LabelRow(name, key, value, LabelSource.DECLARED, author, now))
             self.store.record(
@@ -308,7 +314,7 @@ class Control:
         """Forget a workload; its agent's certificates hold no longer. Raises `NotFound`."""
         self.find(name)
         with self.store.transaction():
-            self.store.drop_workload(name)
+            self.store.drop_workload(name, now)
             self.store.record(now, author, "remove", name)
         self.standings.pop(name, None)
         self._unsaved.pop(name, None)
@@ -325,7 +331,7 @@ class Control:
             for name, pairs in changes.items():
                 for key, value in pairs.items():
                     if value is None:
-                        self.store.drop_label(name, key)
+                        self.store.drop_label(name, key, now)
                     else:
                         self.store.put_label(LabelRow(name, key, value, source, author, now))
                 self.store.record(now, author, "label", name, {"labels": dict(pairs), "source": source.value})
@@ -334,10 +340,41 @@ class Control:
     # --- policy ---
 
     def ground(self, documents: Mapping[str, str] | None = None, number: int | None = None) -> Ground:
-        """Give the fleet with the policy in force, or with that of `documents`. Raises `PolicyError`."""
-        policy = self.policy if documents is None else read_policy(documents)
-        fleet = make_fleet(self.store.workloads(), self.store.labels(), policy, self.controllers)
-        return Ground(self.revision.number if number is None else number, policy, fleet)
+        """Give the fleet with the policy in force, or with that of `documents`. Raises `PolicyError`.
+
+        What is in force is the same value while neither fleet nor policy changes, and a workload that did not change
+        is the same object in all that this ever gives."""
+        inventory = self.store.inventory()
+        if documents is not None:
+            number = self.revision.number if number is None else number
+            return Ground(number, policy := read_policy(documents), self._fleet(inventory, policy, {}))
+        made = self._ground
+        if made is None or made[0] is not inventory or made[1].policy is not self.policy:
+            made = inventory, Ground(0, self.policy, self._fleet(inventory, self.policy, self._overlay))
+        if made[1].revision != self.revision.number:
+            made = inventory, replace(made[1], revision=self.revision.number)
+        self._ground = made
+        return made[1]
+
+    def ground_at(self, moment: float, number: int | None = None) -> Ground:
+        """Give the fleet as it was at a moment with the policy in force then, or that of a revision.
+
+        What is not the inventory's is as at present: where controllers listen. Raises `NotFound`."""
+        revision = self.revision_at(moment) if number is None else self.find_revision(number)
+        policy = self.policy if revision.number == self.revision.number else read_policy(revision.documents)
+        inventory = [one.workload for one in self.store.past(moment) if one.there]
+        return Ground(revision.number, policy, make_fleet(inventory, policy, self.controllers))
+
+    def unknown_at(self, moment: float) -> frozenset[str]:
+        """Give the workloads that were there at a moment, while nothing is known of what they were."""
+        known = {one.workload.name for one in self.store.past(moment)}
+        return frozenset(one.name for one in self.store.inventory() if one.epoch <= moment and one.name not in known)
+
+    def _fleet(self, inventory: Sequence[Workload], policy: Policy, overlay: Overlay) -> Fleet:
+        def having(address: Address) -> tuple[str, ...]:
+            return tuple(one.name for one in self.store.having(address))
+
+        return make_fleet(inventory, policy, self.controllers, having, overlay)
 
     def find_revision(self, number: int) -> Revision:
         """Give a revision with its documents. Raises `NotFound`."""
@@ -345,6 +382,11 @@ class Control:
         if found is None:
             raise NotFound(f"there is no revision `{number}`")
         return found
+
+    def revision_at(self, moment: float) -> Revision:
+        """Give the revision that was in force at a moment: the last one made before it."""
+        made = (one.number for one in self.store.revisions() if one.created <= moment)
+        return self.find_revision(next(made, 0))
 
     def commit(
         self,
@@ -358,8 +400,11 @@ class Control:
         plan: Mapping[str, object] | None = None,
         reverts_to: int | None = None,
         planned_on: int | None = None,
+        accepted: Sequence[str] = (),
     ) -> Revision:
-        """Make a new revision and put it in force. Raises `Conflict` when another came in between."""
+        """Make a new revision and put it in force; `accepted` says in words what speaks against it and was accepted.
+
+        Raises `Conflict` when another came in between."""
         if planned_on is not None and planned_on != self.revision.number:
             raise Conflict(f"revision `{self.revision.number}` is in force, not `{planned_on}`; plan again")
         number = self.revision.number + 1
@@ -371,7 +416,8 @@ class Control:
                 self.store.put_progress(Progress(left.revision, RevisionState.SUPERSEDED, why, now))
             self.store.add_revision(revision)
             self.store.put_progress(Progress(number, RevisionState.ROLLING, "", now))
-            self.store.record(now, author, "apply", f"revision {number}", {"note": note, "reverts_to": reverts_to})
+            details = {"note": note, "reverts_to": reverts_to, **({"accepted": list(accepted)} if accepted else {})}
+            self.store.record(now, author, "apply", f"revision {number}", details)
         self.revision, self.policy, self.stale = revision, policy, True
         self.log("revision", number=number, author=author, reverts_to=reverts_to)
         return revision
@@ -442,10 +488,29 @@ class Control:
         elif verdict is Outlook.FAILED:
             with self.store.transaction():
                 self.store.put_progress(Progress(number, RevisionState.FAILED, why, now))
-                self.store.record(now, SELF, "fail", f"revision {number}", {"why": why})
+                self.store.record(now, CONTROLLER, "fail", f"revision {number}", {"why": why})
             self.log("revision failed", number=number, why=why)
             if self.revision.reverts_to is None:
-                self.revert(None, SELF, f"revision {number} failed: {why}", now)
+                self.revert(None, CONTROLLER, f"revision {number} failed: {why}", now)
+
+    def offer_again(self, now: float) -> bool:
+        """Let points that took back what is in force elsewhere have it again, where it is time; whether any are.
+
+        Never what failed, nor while it is not decided whether it fails."""
+        number = self.revision.number
+        again: list[Standing] = []
+        for name, standing in self.standings.items():
+            wanted = self.wanted.get(name)
+            if standing.state is PointState.REVERTED and wanted is not None and wanted.revision == number:
+                after = offer_again(standing, wanted, now)
+                again += [after] if after is not standing else []
+        known = self.store.progress().get(number) if again else None
+        if not again or (known is not None and known.state is not RevisionState.GOOD):
+            return False
+        for one in again:
+            self._keep(one)
+            self.log("offering again", workload=one.workload, revision=number, times=one.again)
+        return True
 
     # --- within ---
 
@@ -464,17 +529,22 @@ class Control:
         return not row.agent or (standing is not None and standing.connected)
 
     def _believed(self, name: str, claimed: set[Address]) -> tuple[Address, ...]:
-        own = owners(one for one in self.store.workloads() if one.name != name and self._defends(one))
-        for address in sorted(claimed & own.keys(), key=str):
-            self.log("contested address", workload=name, address=str(address), owner=own[address])
-        return tuple(sorted(claimed - own.keys(), key=lambda one: (one.version, int(one))))
+        believed: list[Address] = []
+        for address in sorted(claimed, key=lambda one: (one.version, int(one))):
+            owners = [one for one in self.store.having(address) if one.name != name and self._defends(one)]
+            if owners:
+                owner = max(owners, key=lambda one: (one.epoch, one.name)).name
+                self.log("contested address", workload=name, address=str(address), owner=owner)
+            else:
+                believed.append(address)
+        return tuple(believed)
 
-    def _release(self, name: str, addresses: tuple[Address, ...]) -> None:
+    def _release(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
         """Take addresses that `name` has from whoever had them and is away."""
-        for other in self.store.workloads():
-            if other.name != name and other.agent and set(other.addresses) & set(addresses):
+        for other in {one.name: one for address in addresses for one in self.store.having(address)}.values():
+            if other.name != name and other.agent:
                 left = tuple(one for one in other.addresses if one not in addresses)
-                self.store.put_workload(replace(other, addresses=left))
+                self.store.put_workload(replace(other, addresses=left), now)
 
 
 def _address(packed: bytes) -> Address:

@@ -21,6 +21,10 @@ NOTHING = Holding()
 LARGEST_CHANGE = 4096
 """Over so many addresses, or half of all, a change is sent as the whole."""
 
+AGAIN_FIRST_S, AGAIN_FACTOR, MOST_AGAIN = 10.0, 3.0, 4
+"""What a point took back, while the revision is in force elsewhere, is offered to it so many times again: so long after
+it took it back, and each time so many times longer."""
+
 SETTLED = frozenset({PointState.ENFORCED, PointState.RELAXED})
 
 
@@ -50,7 +54,8 @@ class Standing:
 
     `issued` is what was last sent to it: its generation counts up and never back. `holding`, `state`, `reason`,
     `misfits` and `at` are as its last receipt said. `spurned` is a content that it refused or took back: not sent
-    again within the same revision. `seen` is when it was last connected.
+    again within the same revision, but for `offer_again`. `seen` is when it was last connected. `again` is how often
+    what was taken back last, at `taken_back`, has been offered again since the controller began.
 
     The rest is of this connection: `awaiting` a receipt; `whole` says whether what is under way is; `base`.
     """
@@ -64,6 +69,9 @@ class Standing:
     at: float = 0.0
     spurned: Holding = NOTHING
     seen: float = 0.0
+    again: int = field(default=0, compare=False)
+    again_of: tuple[str, int] = field(default=("", 0), compare=False)
+    taken_back: float = field(default=0.0, compare=False)
     connected: bool = field(default=False, compare=False)
     awaiting: bool = field(default=False, compare=False)
     whole: bool = field(default=True, compare=False)
@@ -180,10 +188,15 @@ def parted(standing: Standing, now: float) -> Standing:
 def received(standing: Standing, receipt: Receipt, now: float) -> Standing:
     """Take a receipt."""
     issued, spurned, base = standing.issued, standing.spurned, standing.base
+    again, again_of, taken_back = standing.again, standing.again_of, standing.taken_back
     answers = receipt.generation >= issued.generation
     if receipt.generation > issued.generation:
         issued = Holding(generation=receipt.generation)
     elif answers and receipt.state in (PointState.REFUSED, PointState.REVERTED):
+        if spurned != issued:
+            # The same receipt said again is not counted; another content, or another revision, is counted anew.
+            taken_back, of = now, (issued.digest, issued.revision)
+            again, again_of = again if of == again_of else 0, of
         spurned = issued
     elif answers and receipt.state is PointState.FAILED and not standing.whole:
         # It has gone astray by differences: it needs the whole.
@@ -200,6 +213,9 @@ def received(standing: Standing, receipt: Receipt, now: float) -> Standing:
         misfits=tuple(Misfit(note.rule, note.reason) for note in receipt.misfits),
         at=receipt.at or now,
         spurned=spurned,
+        again=again,
+        again_of=again_of,
+        taken_back=taken_back,
         seen=now,
         awaiting=standing.awaiting and not answers,
         under_way=None if answers else standing.under_way,
@@ -235,6 +251,27 @@ def advance(standing: Standing, wanted: Wanted) -> tuple[Standing, Whole | Chang
         under_way=wanted,
     )
     return after, sent
+
+
+def offer_again(standing: Standing, wanted: Wanted, now: float) -> Standing:
+    """Let what is wanted be sent again to a point that took it back, where it is time for that.
+
+    For a revision that is in force elsewhere: the point may have been killed while the change was on trial, and have
+    found nobody to confirm it. What a point refused it would refuse again."""
+    due = standing.taken_back + AGAIN_FIRST_S * AGAIN_FACTOR**standing.again
+    if (
+        standing.state is not PointState.REVERTED
+        or not standing.connected
+        or standing.awaiting
+        or (standing.spurned.digest, standing.spurned.revision) != (wanted.digest, wanted.revision)
+        or standing.again >= MOST_AGAIN
+        or now < due
+        or holds(standing, wanted)
+    ):
+        return standing
+    # The number stays used, the content may be sent once more.
+    issued = Holding(generation=standing.issued.generation)
+    return replace(standing, issued=issued, spurned=NOTHING, again=standing.again + 1)
 
 
 def holds(standing: Standing, wanted: Wanted) -> bool:

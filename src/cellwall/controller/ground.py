@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from cellwall.compile import compile_fleet
 from cellwall.controller.core import Wanted, want
-from cellwall.controller.store.state import LabelRow, WorkloadRow
 from cellwall.inventory import Fleet, Listener, Workload
-from cellwall.labels import Labels
-from cellwall.policy import Policy, parse_policy
+from cellwall.policy import DeclaredWorkload, Policy, parse_policy
 from cellwall.traffic import Address
+
+_NAME = attrgetter("name")
 
 
 @dataclass(frozen=True)
@@ -28,54 +30,82 @@ def read_policy(documents: Mapping[str, str]) -> Policy:
     return parse_policy(sorted(documents.items()))
 
 
-def effective_labels(rows: Iterable[LabelRow]) -> dict[str, Labels]:
-    """Give the labels that hold, by workload. `rows` are in order of precedence, as the store gives them."""
-    found: dict[str, dict[str, str]] = {}
-    for row in rows:
-        found.setdefault(row.workload, {}).setdefault(row.key, row.value)
-    return {name: Labels(labels) for name, labels in found.items()}
+Overlay = dict[str, Workload]
+"""What documents made of workloads, by name."""
 
 
 def make_fleet(
-    workloads: Iterable[WorkloadRow],
-    labels: Iterable[LabelRow],
+    inventory: Sequence[Workload],
     policy: Policy,
     controllers: tuple[Listener, ...],
+    having: Callable[[Address], Iterable[str]] | None = None,
+    overlay: Overlay | None = None,
 ) -> Fleet:
-    """Give the fleet: what is in the inventory, and what the policy's own documents declare.
+    """Give the fleet: what is in the inventory (in order of name), and what the policy's own documents declare.
 
     Where both name a workload, the documents' labels win, and its agent says which addresses it has. An address that
     the documents give to another workload is not an agent's to claim: it would take that one's place in the rules.
+
+    Whom the documents do not touch is in the fleet as the same object; and whom they do, too, while neither the
+    inventory's nor theirs changes and `overlay` is the same dict, which this function fills. `having` says who has an
+    address; without it all are looked at.
     """
-    held = effective_labels(labels)
-    found = {
-        row.name: Workload(row.name, held.get(row.name, Labels()), row.addresses, row.agent, row.epoch)
-        for row in workloads
-    }
-    for declared in policy.workloads:
-        known = found.get(declared.name)
-        if known is None:
-            found[declared.name] = Workload(declared.name, declared.labels, declared.addresses, agent=False)
-        else:
-            addresses = known.addresses if known.agent else (*known.addresses, *declared.addresses)
-            found[declared.name] = replace(known, labels=known.labels.updated(declared.labels), addresses=addresses)
+    if not policy.workloads:
+        return Fleet(tuple(inventory), controllers)
     given = {address: one.name for one in policy.workloads for address in one.addresses}
-    for workload in tuple(found.values()):
-        if workload.agent and any(given.get(address, workload.name) != workload.name for address in workload.addresses):
-            own = (address for address in workload.addresses if given.get(address, workload.name) == workload.name)
-            found[workload.name] = replace(workload, addresses=tuple(own))
-    return Fleet(tuple(found.values()), controllers)
+    declared = {one.name: one for one in policy.workloads}
+    touched = {*declared, *_claiming(inventory, given, having)}
+    overlay = {} if overlay is None else overlay
+    found = list(inventory)
+    for name in sorted(touched):
+        at = bisect_left(found, name, key=_NAME)
+        held = found[at] if at < len(found) and found[at].name == name else None
+        made = _overlaid(name, held, declared.get(name), given)
+        # Made anew, and mostly equal to what was made before: then that stays.
+        if overlay.get(name) != made:
+            overlay[name] = made
+        made = overlay[name]
+        found[at : at + (held is not None)] = [made]
+    return Fleet(tuple(found), controllers)
+
+
+def _claiming(
+    inventory: Sequence[Workload], given: Mapping[Address, str], having: Callable[[Address], Iterable[str]] | None
+) -> Iterator[str]:
+    if having is not None:
+        yield from (name for address in given for name in having(address))
+    else:
+        yield from (one.name for one in inventory if not given.keys().isdisjoint(one.addresses))
+
+
+def _overlaid(
+    name: str, held: Workload | None, declared: DeclaredWorkload | None, given: Mapping[Address, str]
+) -> Workload:
+    if held is None:
+        assert declared is not None
+        return Workload(name, declared.labels, declared.addresses, agent=False)
+    labels, addresses = held.labels, held.addresses
+    if declared is not None:
+        labels = labels.updated(declared.labels)
+        addresses = addresses if held.agent else (*addresses, *declared.addresses)
+    if held.agent:
+        addresses = tuple(one for one in addresses if given.get(one, name) == name)
+    if (labels, addresses) == (held.labels, held.addresses):
+        return held
+    return replace(held, labels=labels, addresses=addresses)
 
 
 def compile_ground(ground: Ground, now: float) -> dict[str, Wanted]:
-    """Say what every point is to hold at `now`. May take long for a large fleet: it touches nothing but its values."""
+    """Say what every point is to hold at `now`. May take long for a large fleet: it touches nothing but its values.
+
+    The one place where policy and fleet become what is wanted: for what is in force, and for every plan."""
     return want(compile_fleet(ground.policy, ground.fleet, ground.revision, now).points)
 
 
-def owners(workloads: Iterable[WorkloadRow]) -> dict[Address, str]:
-    """Give who has each address: the later epoch, where two rows have it."""
-    return {
-        address: row.name
-        for row in sorted(workloads, key=lambda one: (one.epoch, one.name))
-        for address in row.addresses
-    }
+def relabel(ground: Ground, changes: Mapping[str, Mapping[str, str | None]]) -> Ground:
+    """Give `ground` with some labels of workloads set, or removed where the value is None. Raises `LabelError`."""
+    changed = (
+        replace(one, labels=one.labels.updated(changes[one.name])) if one.name in changes else one
+        for one in ground.fleet.workloads
+    )
+    return replace(ground, fleet=Fleet(tuple(changed), ground.fleet.controllers))

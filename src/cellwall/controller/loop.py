@@ -25,15 +25,18 @@ from cellwall.controller.api.rest import Desk, serve_people
 from cellwall.controller.ca import SERVER_DAYS, open_authority
 from cellwall.controller.control import Control, Log, open_control
 from cellwall.controller.errors import ControllerError
-from cellwall.controller.ground import compile_ground
 from cellwall.controller.options import ControllerOptions
 from cellwall.controller.store.flows import FlowStore, FlowStoreError
 from cellwall.controller.store.sql import open_state
+from cellwall.controller.testing import check
+from cellwall.controller.wants import Wants
 from cellwall.inventory import Listener
 from cellwall.traffic import canonical
 
 GATHER_S = 0.05
 """Changes that come within so long are compiled together."""
+TEST_GATHER_S = 0.5
+"""The tests of the policy are checked so long after a change, once for all that comes meanwhile."""
 TICK_S, PRUNE_EVERY_S, DAY_S = 1.0, 3600.0, 86_400.0
 
 
@@ -66,7 +69,9 @@ class Controller:
         self.log = log or log_to(sys.stderr)
         self.port = options.bound.port
         self._stale = asyncio.Event()
+        self._wants = Wants()
         self._heard = asyncio.Event()
+        self._untested = asyncio.Event()
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.control: Control
@@ -95,7 +100,12 @@ class Controller:
         stack.push_async_callback(_close, server)
         desk = Desk(self.control, self.flows, self.channel, self.clock, self._stale.set)
         await stack.enter_async_context(serve_people(desk, options.socket_path))
-        for work in (self._compiler(), self._ticker(lambda: authority.renew_server(context, hosts, self.clock()))):
+        for work in (
+            self._compiler(),
+            self._tester(),
+            self._ticker(lambda: authority.renew_server(context, hosts, self.clock())),
+            self.channel.intake.turn(),
+        ):
             task = asyncio.create_task(work)
             self._tasks.append(task)
             stack.push_async_callback(_cancel, task)
@@ -139,9 +149,10 @@ class Controller:
     async def _compile(self) -> None:
         ground, now = self.control.ground(), self.clock()
         self.control.stale = False
+        self._untested.set()
         began = time.perf_counter()
         try:
-            wanted = await asyncio.to_thread(compile_ground, ground, now)
+            wanted = await asyncio.to_thread(self._wants.of, ground, now)
         except Exception as error:  # noqa: BLE001 - whatever it is: agents keep what they hold, and people can revert
             self.log("compiling failed", revision=ground.revision, why=repr(error))
             return
@@ -150,6 +161,24 @@ class Controller:
         self.log(
             "compiled", revision=ground.revision, points=len(wanted), seconds=round(time.perf_counter() - began, 3)
         )
+
+    async def _tester(self) -> None:
+        """Check the tests of the policy again when policy, fleet or time have changed, a moment later."""
+        while True:
+            await self._untested.wait()
+            await asyncio.sleep(TEST_GATHER_S)
+            self._untested.clear()
+            ground, now = self.control.ground(), self.clock()
+            if not self.control.tests.due(ground, now):
+                continue
+            try:
+                report = await asyncio.to_thread(check, ground, now)
+            except Exception as error:  # noqa: BLE001 - whatever it is: policy and agents go on without
+                self.log("tests could not be checked", why=repr(error))
+                continue
+            # Of a policy that is in force no longer nothing is told: the next is checked in a moment.
+            if ground.revision == self.control.revision.number:
+                self.control.tests.adopt(report)
 
     async def _ticker(self, renew_server: Callable[[], None]) -> None:
         """See how the rollout goes when something was heard, and every second; tidy up every hour."""
@@ -165,6 +194,8 @@ class Controller:
             self.control.judge_rollout(now)
             if self.control.stale:
                 self._stale.set()
+            elif self.control.offer_again(now):
+                await self.channel.push()
             if now - renew > SERVER_DAYS * DAY_S / 3:
                 renew = now
                 renew_server()

@@ -40,8 +40,8 @@ class Labels(Mapping[str, str]):
     pairs: tuple[tuple[str, str], ...]
 
     def __init__(self, labels: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        self._map: dict[str, str] = dict(labels)
-        self.pairs = tuple(sorted(self._map.items()))
+        self.pairs = tuple(sorted(dict(labels).items()))
+        self._map: dict[str, str] = dict(self.pairs)
         for key, value in self.pairs:
             check_key(key)
             check_value(value)

@@ -12,6 +12,7 @@ from cellwall.policy.decide import (
     endpoint,
     matches,
 )
+from cellwall.policy.document import Node, read_stream, suggestion
 from cellwall.policy.errors import Place, PolicyError
 from cellwall.policy.lifelines import BUILT_IN, controller_channel
 from cellwall.policy.modes import Mode, ModeRule
@@ -50,6 +51,7 @@ __all__ = [
     "LabelKey",
     "Mode",
     "ModeRule",
+    "Node",
     "Outcome",
     "Place",
     "Policy",
@@ -68,4 +70,6 @@ __all__ = [
     "endpoint",
     "matches",
     "parse_policy",
+    "read_stream",
+    "suggestion",
 ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST_CHARACTERS = 16 * 1024 * 1024
-MOST_DEPTH = 32
+MOST_DEPTH, MOST_DEPTH_OF_A_STREAM = 32, 100
 MOST_WORD, MOST_SLIP, MOST_COMPARED = 253, 8, 2000
 
 
@@ -126,6 +126,18 @@ def read_document(file: str, text: str | bytes) -> Node | None:
     Anchors, aliases, merge keys, tags and several documents in one file are refused: each would let one place
     mean several things. Raises `PolicyError`.
     """
+    found = _read(file, text, MOST_DEPTH, several=False)
+    return found[0] if found else None
+
+
+def read_stream(file: str, text: str | bytes) -> tuple[Node, ...]:
+    """Read YAML documents that stand in one file, as Kubernetes manifests do; as strict as `read_document` otherwise.
+
+    Raises `PolicyError`."""
+    return _read(file, text, MOST_DEPTH_OF_A_STREAM, several=True)
+
+
+def _read(file: str, text: str | bytes, depth: int, *, several: bool) -> tuple[Node, ...]:
     # Here and not above: agents import this room and have no YAML parser.
     import yaml
 
@@ -141,8 +153,8 @@ def read_document(file: str, text: str | bytes) -> Node | None:
         raise PolicyError(whole, f"over {MOST_CHARACTERS} characters; split the document")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        _refuse_depth(yaml.parse(text, Loader=loader), file)
-        root = yaml.compose(text, Loader=loader)
+        _refuse_depth(yaml.parse(text, Loader=loader), file, depth, several=several)
+        roots = tuple(yaml.compose_all(text, Loader=loader))
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
         raise PolicyError(Place(file, line, 1), "half a character (a surrogate alone) is not text") from None
@@ -154,10 +166,10 @@ def read_document(file: str, text: str | bytes) -> Node | None:
         mark: yaml.Mark | None = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark is not None else whole
         raise PolicyError(place, f"not YAML: {error.problem or error.context}") from None
-    return _node(root, file) if root is not None else None
+    return tuple(_node(root, file) for root in roots)
 
 
-def _refuse_depth(events: Iterator[yaml.Event], file: str) -> None:
+def _refuse_depth(events: Iterator[yaml.Event], file: str, most: int, *, several: bool) -> None:
     import yaml
 
     depth = documents = 0
@@ -170,13 +182,13 @@ def _refuse_depth(events: Iterator[yaml.Event], file: str) -> None:
             raise PolicyError(place, "tags such as `!!str` are not read; write the value alone")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
-            if depth > MOST_DEPTH:
-                raise PolicyError(place, f"nested more than {MOST_DEPTH} deep")
+            if depth > most:
+                raise PolicyError(place, f"nested more than {most} deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.DocumentStartEvent):
             documents += 1
-            if documents > 1:
+            if documents > 1 and not several:
                 raise PolicyError(place, "a second document begins here; write it to a file of its own")
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
+from cellwall.flows import Side
 from cellwall.inventory import check_name
 from cellwall.labels import Labels, Selector, check_key, check_value, parse_selector
 from cellwall.policy.document import Node, read_document, suggestion
@@ -15,6 +16,7 @@ from cellwall.policy.errors import Place, PolicyError
 from cellwall.policy.lifelines import BUILT_IN
 from cellwall.policy.modes import Mode, ModeIndex, ModeRule
 from cellwall.policy.types import (
+    BOTH_SIDES,
     Action,
     AddressBook,
     Application,
@@ -47,6 +49,7 @@ RULE_FIELDS = (
     "from",
     "to",
     "same",
+    "side",
     "owner",
     "reason",
     "ticket",
@@ -220,6 +223,7 @@ class _Reader:
             expires=expires,
             log=fields["log"].flag() if "log" in fields else False,
             staged=fields["staged"].flag() if "staged" in fields else False,
+            sides=_sides(fields["side"], rule) if "side" in fields else BOTH_SIDES,
         )
 
     def _lifeline(self, node: Node) -> Rule:
@@ -378,6 +382,15 @@ def _check_word(at: Node, name: str, what: str) -> None:
 
 def _ports(node: Node) -> PortSet:
     return PortSet.of(span for item in node.one_or_more() for span in item.parse(parse_ports).spans)
+
+
+def _sides(node: Node, rule: Rule) -> frozenset[Side]:
+    side = Side(node.choice(tuple(Side)))
+    far, word = (rule.destination, "to") if side is Side.EGRESS else (rule.source, "from")
+    if any(who.identity for who in far):
+        # Only the point at an identity's own end can tell it.
+        raise node.fail(f"with `side: {side}` nobody would check the identity under `{word}`")
+    return frozenset({side})
 
 
 def _moment(node: Node) -> float:

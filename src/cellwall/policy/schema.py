@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from cellwall.flows import Side
 from cellwall.policy.modes import Mode
 from cellwall.policy.parse import (
     APPLICATIONS,
@@ -129,6 +130,7 @@ _RULE: dict[str, Schema] = {
     "wall": {**_SERVICES, "description": "refuse these unless something allows them, in mode `guard` too"},
     **_ENDS,
     "same": _several(_named("key"), "label keys whose value both ends must share"),
+    "side": {"enum": list(Side), "description": "only the source's point (`egress`) or the destination's (`ingress`)"},
     **_ABOUT,
     "starts": _named("moment", "in force from this moment on"),
     "expires": _named("moment", "in force until just before this moment"),

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from cellwall.compile import Misfit, Point, RuleCard, Ruleset
 from cellwall.controller.core import (
+    AGAIN_FACTOR,
+    AGAIN_FIRST_S,
+    MOST_AGAIN,
     Change,
     Outlook,
     Shown,
@@ -19,6 +22,7 @@ from cellwall.controller.core import (
     greeted,
     holds,
     is_silent,
+    offer_again,
     outlook,
     parted,
     received,
@@ -337,3 +341,50 @@ def test_whatever_happens_the_point_comes_to_hold_what_is_wanted(
     assert twin.holding().digest == goal.digest
     assert holds(standing, goal)
     assert show(standing, goal, 110.0, 15.0).state is Shown.ENFORCED
+
+
+# --- what was taken back, and is in force elsewhere ---
+
+
+def taken_back(standing: Standing, back_to: Wanted, now: float) -> Standing:
+    """The point answers what it was sent by taking it back."""
+    said = receipt(standing.issued.generation, PointState.REVERTED, holding(1, back_to), "killed")
+    return received(standing, said, now)
+
+
+def test_what_was_taken_back_is_offered_again_later_and_later_and_not_for_ever() -> None:
+    one, other, now = wanted(), wanted(2, Mode.GUARD), 100.0
+    standing, _ = advance(enforcing(one), other)
+    for attempt in range(MOST_AGAIN):
+        standing = taken_back(standing, one, now)
+        assert advance(standing, other)[1] is None
+        wait = AGAIN_FIRST_S * AGAIN_FACTOR**attempt
+        assert offer_again(standing, other, now + wait - 0.1) is standing
+        # Said again, on another connection say, it is the same one.
+        again = received(standing, receipt(standing.issued.generation, PointState.REVERTED, holding(1, one)), now + 1)
+        assert offer_again(again, other, now + wait - 0.1) is again
+        now += wait
+        generation = standing.issued.generation
+        standing = offer_again(standing, other, now)
+        assert show(standing, other, now, 15.0).state is Shown.PENDING
+        standing, sent = advance(standing, other)
+        assert sent == Whole(generation + 1, other)
+    standing = taken_back(standing, one, now)
+    assert offer_again(standing, other, now + 1e9) is standing
+    # Another revision begins anew, though it is the same content.
+    third = wanted(3, Mode.GUARD)
+    standing, sent = advance(standing, third)
+    assert sent is not None
+    standing = taken_back(standing, one, now)
+    assert offer_again(standing, third, now + AGAIN_FIRST_S) is not standing
+
+
+def test_what_was_refused_or_is_held_or_cannot_be_sent_is_not_offered_again() -> None:
+    one, other = wanted(), wanted(2, Mode.GUARD)
+    sent, _ = advance(enforcing(one), other)
+    refused = received(sent, receipt(2, PointState.REFUSED, holding(1, one)), 5.0)
+    reverted = taken_back(sent, one, 5.0)
+    for standing in (refused, parted(reverted, 6.0), received(sent, receipt(2, PointState.ENFORCED), 5.0)):
+        assert offer_again(standing, other, 1e9) is standing
+    assert offer_again(reverted, wanted(3, Mode.OBSERVE), 1e9) is reverted
+    assert offer_again(reverted, one, 1e9) is reverted

@@ -5,27 +5,20 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from cellwall.controller.core import Wanted
-from cellwall.controller.ground import Ground, compile_ground, effective_labels, make_fleet, owners, read_policy
+from cellwall.controller.ground import Ground, compile_ground, make_fleet, read_policy
 from cellwall.controller.plan import Kind, make_plan
-from cellwall.controller.store.state import LabelRow, LabelSource, WorkloadRow
+from cellwall.inventory import Workload
 from cellwall.labels import Labels
 from cellwall.policy import Mode, Policy
 
-WEB = WorkloadRow("web-1", True, (ip_address("10.0.0.1"),), 1.0)
-DB = WorkloadRow("db-1", True, (ip_address("10.0.0.2"),), 1.0)
+WEB = Workload("web-1", Labels({"role": "web"}), (ip_address("10.0.0.1"),))
+DB = Workload("db-1", Labels({"role": "db"}), (ip_address("10.0.0.2"),))
 SHOP = "rules: [{id: r, allow: tcp/1, from: role=web, to: role=db}]\n"
 
 
-def label(workload: str, value: str, source: LabelSource = LabelSource.DECLARED) -> LabelRow:
-    return LabelRow(workload, "role", value, source, "ann", 1.0)
-
-
-LABELS = (label("web-1", "web"), label("db-1", "db"))
-
-
-def compiled(text: str, *more: WorkloadRow, labels: tuple[LabelRow, ...] = LABELS) -> dict[str, Wanted]:
+def compiled(text: str, *more: Workload) -> dict[str, Wanted]:
     policy = read_policy({"p.yaml": text})
-    return compile_ground(Ground(1, policy, make_fleet((WEB, DB, *more), labels, policy, ())), 0.0)
+    return compile_ground(Ground(1, policy, make_fleet((DB, WEB, *more), policy, ())), 0.0)
 
 
 def test_the_same_policy_changes_nothing() -> None:
@@ -34,8 +27,8 @@ def test_the_same_policy_changes_nothing() -> None:
 
 
 def test_another_member_is_elements() -> None:
-    more = WorkloadRow("web-2", False, (ip_address("10.0.0.3"),), 1.0)
-    plan = make_plan(compiled(SHOP), compiled(SHOP, more, labels=(*LABELS, label("web-2", "web"))))
+    more = Workload("web-2", Labels({"role": "web"}), (ip_address("10.0.0.3"),), agent=False)
+    plan = make_plan(compiled(SHOP), compiled(SHOP, more))
     by_name = {point.workload: point for point in plan.points}
     assert (by_name["db-1"].kind, by_name["db-1"].joining) == (Kind.ELEMENTS, 1)
     assert by_name["web-1"].kind is Kind.NONE
@@ -61,11 +54,6 @@ def test_what_a_point_cannot_express_is_in_the_plan() -> None:
     assert [(name, misfit.rule) for name, misfit in plan.misfits] == [("web-1", "x")]
 
 
-def test_declared_labels_win() -> None:
-    rows = (label("web-1", "web"), label("web-1", "api", LabelSource.ACCEPTED))
-    assert effective_labels(rows) == {"web-1": Labels({"role": "web"})}
-
-
 def test_documents_declare_workloads_and_their_labels_win() -> None:
     policy = read_policy(
         {
@@ -73,14 +61,12 @@ def test_documents_declare_workloads_and_their_labels_win() -> None:
             "  web-1: {addresses: [10.9.0.2], labels: {role: front}}\n"
         }
     )
-    fleet = make_fleet((WEB, DB), LABELS, policy, ())
+    fleet = make_fleet((DB, WEB), policy, ())
     assert not fleet.by_name["plc-1"].agent
     assert fleet.by_name["web-1"].labels == Labels({"role": "front"})
     # Its agent says which addresses it has.
     assert fleet.by_name["web-1"].addresses == WEB.addresses
 
 
-def test_the_later_epoch_owns_an_address() -> None:
-    later = WorkloadRow("new-1", True, WEB.addresses, 2.0)
-    assert owners((later, WEB)) == {WEB.addresses[0]: "new-1"}
-    assert make_fleet((), (), Policy(), ()).workloads == ()
+def test_an_empty_inventory_is_an_empty_fleet() -> None:
+    assert make_fleet((), Policy(), ()).workloads == ()

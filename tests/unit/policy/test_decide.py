@@ -119,6 +119,15 @@ def test_each_end_decides_by_its_own_mode() -> None:
     assert (decision.outcome, decision.would) == (DENIED, DENIED)
 
 
+@pytest.mark.parametrize("side", [EGRESS, INGRESS])
+def test_a_rule_of_one_side_is_known_to_that_point_only(side: Side) -> None:
+    meant = policy(f"rules: [{{id: a, allow: any, from: role=web, to: role=db, side: {side}}}]")
+    decision = decide(meant, FLEET, flow(), NOW)
+    assert decision.egress is not None and decision.ingress is not None
+    assert (decision.egress.because, decision.ingress.because) == ((("a",), ()) if side is EGRESS else ((), ("a",)))
+    assert decision.outcome is DENIED
+
+
 def test_an_end_without_a_point_says_nothing() -> None:
     decision = decide(policy("rules: []"), FLEET, flow(OFFICE, PLC), NOW)
     assert decision == Decision(None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cellwall.policy import PolicyError
-from cellwall.policy.document import MOST_CHARACTERS, Node, read_document, suggestion
+from cellwall.policy.document import MOST_CHARACTERS, Node, read_document, read_stream, suggestion
 from cellwall.policy.errors import MOST_MESSAGE, Place
 
 
@@ -22,6 +22,19 @@ def test_a_node_knows_its_place() -> None:
         ("b", "web.yaml:2:5", False),
         ("c", "web.yaml:3:5", True),
     ]
+
+
+def test_a_stream_is_several_documents_read_as_strictly() -> None:
+    text = "a: 1\n---\n---\n- b\n"
+    assert [(node.kind, str(node.place)) for node in read_stream("k.yaml", text)] == [
+        ("mapping", "k.yaml:1:1"),
+        ("text", "k.yaml:3:1"),
+        ("list", "k.yaml:4:1"),
+    ]
+    for refused in ("a: 1\n---\nb: &x 1", "a: 1\n---\nb: [", "[" * 101):
+        with pytest.raises(PolicyError):
+            read_stream("k.yaml", refused)
+    assert len(read_stream("k.yaml", "[" * 100 + "]" * 100)) == 1
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", b"", b"\xef\xbb\xbf", "---\n...\n"])

@@ -175,6 +175,18 @@ REFUSED = [
     ),
     ("▸rule: []", "unknown key `rule`; did you mean `rules`?"),
     ("rules: ▸{}", "wanted a list, found a mapping"),
+    (
+        "rules: [{id: r, allow: any, from: any, to: any, side: ▸both}]",
+        "`both` is not one of `egress`, `ingress`; known are `egress`, `ingress`",
+    ),
+    (
+        "rules: [{id: r, allow: any, from: {workloads: any, as: {user: x}}, to: any, side: ▸ingress}]",
+        "with `side: ingress` nobody would check the identity under `from`",
+    ),
+    (
+        "rules: [{id: r, deny: any, from: any, to: {workloads: any, as: {unit: x}}, side: ▸egress}]",
+        "with `side: egress` nobody would check the identity under `to`",
+    ),
     ("labels: ▸[]", "wanted a mapping, found a list"),
     ("▸- rules", "wanted a mapping, found a list"),
     ("labels: {▸a b: {}}", "`a b` is not a label key: letters, digits, `-`, `_`, `.`, at most 63"),

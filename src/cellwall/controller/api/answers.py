@@ -9,23 +9,15 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from cellwall.analysis import Level, suggest
-from cellwall.analysis import why as explain
-from cellwall.controller.api.desk import Body, TheDesk, end, moment, ports
+from cellwall.controller.api.desk import Body, TheDesk, moment
 from cellwall.controller.api.findings import (
     change_shape,
-    explanation_shape,
     replay_shape,
     suggestion_shape,
-    verdict_shape,
 )
-from cellwall.controller.api.shapes import flow_shape, held_shape
+from cellwall.controller.api.shapes import held_shape
 from cellwall.controller.errors import ControllerError
-from cellwall.controller.ground import Ground
-from cellwall.controller.store.flows import FlowStoreError, Query
-from cellwall.flows import Side
-from cellwall.policy import Endpoint, Flow, Identity, decide, endpoint
-from cellwall.traffic import PortSet, Span, parse_network, point
-from cellwall.wire import Holds, ShowCounters, ShowTable
+from cellwall.wire import ShowCounters, ShowTable
 
 router = APIRouter()
 
@@ -43,49 +35,6 @@ class Suggested(Body):
 
     level: Level = Level.TIER
     since: str | None = None
-
-
-@router.get("/why")
-async def why(
-    desk: TheDesk,
-    source: str,
-    destination: str,
-    port: str,
-    revision: int | None = None,
-    user: str | None = None,
-    unit: str | None = None,
-) -> dict[str, Any]:
-    """Say what becomes of a flow and why: what the policy means, what the points hold, and what was last seen.
-
-    `source` and `destination` are workloads or addresses; `user` and `unit` those of the source's process.
-    """
-    control = desk.control
-    ground = control.ground()
-    if revision is not None and revision != ground.revision:
-        ground = control.ground(dict(control.find_revision(revision).documents), revision)
-    wanted = ports(port, ground.policy)
-    if not wanted:
-        raise ControllerError(f"`{port}` names no port")
-    # A bare number is TCP and UDP: TCP comes first on the line of ports.
-    at = wanted.spans[0].first
-    flow = _flow(ground, source, destination, at, Identity(user, unit))
-    now = desk.clock()
-    decision = decide(ground.policy, ground.fleet, flow, now)
-    ends = [(side, own) for side, own in ((Side.EGRESS, flow.source), (Side.INGRESS, flow.destination)) if own.agent]
-    facts = control.store.facts()
-    return {
-        "source": _end(flow.source),
-        "destination": _end(flow.destination),
-        "revision": ground.revision,
-        **explanation_shape(explain(ground.policy, ground.fleet, flow, now)),
-        "egress": verdict_shape(decision.egress, ground.policy),
-        "ingress": verdict_shape(decision.ingress, ground.policy),
-        "held": {side: await _held(desk, side, flow) for side, _ in ends},
-        "foreign": {
-            side: list(facts[own.workload][0].foreign) for side, own in ends if own.workload and own.workload in facts
-        },
-        "seen": await _seen(desk, flow),
-    }
 
 
 @router.post("/replay")
@@ -124,59 +73,3 @@ async def counters(desk: TheDesk, name: str) -> dict[str, Any]:
     """Ask an agent how often each rule decided since its ruleset was applied."""
     desk.control.find(name)
     return held_shape(await desk.channel.ask(name, ShowCounters()))
-
-
-def _flow(ground: Ground, source: str, destination: str, at: int, identity: Identity) -> Flow:
-    fleet = ground.fleet
-    own = fleet.by_name.get(source)
-    if own is None or not own.addresses:
-        first = end(source, fleet)
-        second = end(destination, fleet, first.version)
-    else:
-        # Both ends must be of one family: the first that both have.
-        versions = [address.version for address in own.addresses]
-        theirs = fleet.by_name.get(destination)
-        known = {one.version for one in (theirs.addresses if theirs else (end(destination, fleet),))}
-        version = next((one for one in versions if one in known), None)
-        if version is None:
-            raise ControllerError(f"`{source}` and `{destination}` share no IP version")
-        first, second = end(source, fleet, version), end(destination, fleet, version)
-    return Flow(endpoint(fleet, first, identity), endpoint(fleet, second), at >> 16, at & 0xFFFF)
-
-
-def _end(one: Endpoint) -> dict[str, Any]:
-    return {"address": str(one.address), "workload": one.workload, "labels": dict(one.labels), "agent": one.agent}
-
-
-async def _held(desk: TheDesk, side: Side, flow: Flow) -> dict[str, Any]:
-    own = flow.source if side is Side.EGRESS else flow.destination
-    who = own.identity
-    question = Holds(
-        source=flow.source.address.packed,
-        destination=flow.destination.address.packed,
-        protocol=flow.protocol,
-        port=flow.port,
-        side=side,
-        user=who.user or "",
-        unit=who.unit or "",
-        exe=who.exe or "",
-    )
-    try:
-        return held_shape(await desk.channel.ask(own.workload or "", question))
-    except ControllerError as error:
-        return {"error": str(error)}
-
-
-async def _seen(desk: TheDesk, flow: Flow) -> dict[str, Any] | None:
-    at = point(flow.protocol, flow.port)
-    query = Query(
-        source=(parse_network(str(flow.source.address)),),
-        destination=(parse_network(str(flow.destination.address)),),
-        ports=PortSet((Span(at, at),)),
-        limit=1,
-    )
-    try:
-        found = await asyncio.to_thread(desk.flows.flows, query)
-    except FlowStoreError:
-        return None
-    return flow_shape(found[0], desk.control.ground().fleet) if found else None

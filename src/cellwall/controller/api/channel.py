@@ -22,6 +22,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from cellwall.controller.api.intake import Intake
 from cellwall.controller.control import Control
 from cellwall.controller.errors import ControllerError, Denied, NotFound, NotReady
 from cellwall.controller.store.flows import FlowStore
@@ -56,7 +57,6 @@ from cellwall.wire import (
     decode_enrol,
     decode_from_agent,
     encode,
-    unpack_flows,
     workload_of,
 )
 
@@ -97,7 +97,7 @@ class Channel:
         heard: Callable[[], None],
     ) -> None:
         self._control = control
-        self._flows = flows
+        self.intake = Intake(flows, control.log)
         self._clock = clock
         self._changed = changed
         self._heard = heard
@@ -288,22 +288,12 @@ class Channel:
         with suppress(ConnectionClosed):
             while True:
                 flows = await line.flows.get()
-                try:
-                    await asyncio.to_thread(self._insert, flows, line.name)
-                except WireError as error:
-                    # Sent again it would be no better: it is taken, and gone.
-                    self._control.log("flows refused", workload=line.name, batch=flows.batch, why=str(error))
-                except CellwallError as error:
+                if not await self.intake.store(line.name, flows):
                     # Not taken: the agent keeps it and sends it again.
-                    self._control.log("flows not stored", workload=line.name, batch=flows.batch, why=str(error))
                     continue
                 if flows.lost or flows.dropped:
                     self._control.log("flows lost", workload=line.name, lost=flows.lost, dropped=flows.dropped)
                 await line.socket.send(encode(Taken(batch=flows.batch)))
-
-    def _insert(self, flows: Flows, name: str) -> None:
-        # The name is before the batch: what one agent sends cannot take the place of another's.
-        self._flows.insert(unpack_flows(flows, name), f"{name[:64]}/{flows.batch}")
 
 
 class _Door(ServerConnection):

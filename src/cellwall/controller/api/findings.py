@@ -20,6 +20,7 @@ from cellwall.analysis import (
 )
 from cellwall.controller.api.shapes import key_shape, misfit_shape
 from cellwall.controller.plan import Kind, Plan, PointPlan
+from cellwall.controller.testing import failure
 from cellwall.inventory import Fleet
 from cellwall.policy import Policy, Verdict
 from cellwall.traffic import PortSet, Span, point
@@ -103,6 +104,7 @@ def test_shape(result: TestResult) -> Json:
         "vacuous": result.vacuous,
         "checked": result.checked,
         "place": str(result.test.place),
+        "failure": "" if result.passed else failure(result),
         "counterexamples": [_counterexample(one) for one in result.counterexamples],
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -21,9 +20,10 @@ from cellwall.controller.api.shapes import audit_shape, facts_shape, label_shape
 from cellwall.controller.control import read_addresses
 from cellwall.controller.core import Row
 from cellwall.controller.errors import Conflict, NotFound
-from cellwall.controller.ground import Ground
+from cellwall.controller.ground import relabel
 from cellwall.controller.store.state import LabelSource, WorkloadRow, broken_link
-from cellwall.inventory import Fleet, Workload, check_name
+from cellwall.controller.testing import failure
+from cellwall.inventory import Workload, check_name
 from cellwall.labels import Labels
 
 router = APIRouter()
@@ -91,8 +91,25 @@ async def status(desk: TheDesk) -> dict[str, Any]:
         "modes": dict(Counter(one.ruleset.mode for one in control.wanted.values())),
         "conflicts": [{"address": str(address), "workloads": list(names)} for address, names in ground.fleet.conflicts],
         "next_change": control.next_change(now),
+        "tests": _tests(desk),
         # The last thousand entries; what is before them is checked by whoever exports the log.
         "audit_broken_at": broken_link(audit[1:], first),
+    }
+
+
+def _tests(desk: Desk) -> dict[str, Any]:
+    tests = desk.control.tests
+    results = tests.report.results if tests.report else ()
+    return {
+        "at": tests.report.at if tests.report else None,
+        "current": not tests.due(desk.control.ground(), desk.clock()),
+        "passed": sum(one.passed for one in results),
+        "vacuous": [one.test.id for one in results if one.vacuous],
+        "failed": [
+            {"id": one.test.id, "since": tests.outcomes[one.test.id].since, "failure": failure(one)}
+            for one in results
+            if not one.passed
+        ],
     }
 
 
@@ -127,10 +144,10 @@ async def workload(desk: TheDesk, name: str) -> dict[str, Any]:
     if found is None:
         raise NotFound(f"there is no workload `{name}`")
     desk.control.flush()
-    facts = store.facts().get(name)
+    facts = store.facts_of(name)
     return {
         **_workload(found, store.workload(name), desk, desk.control.rollout(desk.clock())),
-        "label_sources": [label_shape(one) for one in store.labels() if one.workload == name],
+        "label_sources": [label_shape(one) for one in store.labels(name)],
         "facts": facts_shape(*facts) if facts else None,
         "receipts": [receipt_shape(*one) for one in store.receipts(name, 20)],
     }
@@ -190,7 +207,7 @@ async def set_labels(desk: TheDesk, author: Author, name: str, body: NewLabels) 
     control.find(name)
     before = control.ground().fleet.by_name[name].labels
     after = before.updated(body.labels)
-    relabelled = _with_labels(control.ground(), name, after)
+    relabelled = relabel(control.ground(), {name: body.labels})
     plan = plan_shape(await desk.plan(relabelled))
     tests = await asyncio.to_thread(run_tests, relabelled.policy, relabelled.fleet, desk.clock())
     if not body.dry_run:
@@ -256,11 +273,6 @@ def _workload(one: Workload, held: WorkloadRow | None, desk: Desk, rows: Mapping
         "version": held.version if held else "",
         "declared_in_policy": held is None,
     }
-
-
-def _with_labels(ground: Ground, name: str, labels: Labels) -> Ground:
-    changed = (replace(one, labels=labels) if one.name == name else one for one in ground.fleet.workloads)
-    return replace(ground, fleet=Fleet(tuple(changed), ground.fleet.controllers))
 
 
 async def _propose(desk: Desk, since: float) -> tuple[Proposal, ...]:

@@ -65,8 +65,10 @@ async def in_force(desk: TheDesk) -> dict[str, Any]:
 @router.post("/check")
 async def check(desk: TheDesk, body: Checked) -> dict[str, Any]:
     """Read documents, and say what is wrong with them or how much there is."""
-    policy = read_policy(body.documents)
-    ground = desk.control.ground(body.documents)
+    ground, now = desk.control.ground(body.documents), desk.clock()
+    policy = ground.policy
+    findings = await asyncio.to_thread(lint, policy, ground.fleet, now)
+    results = await asyncio.to_thread(run_tests, policy, ground.fleet, now)
     return {
         "ok": True,
         "rules": len(policy.rules),
@@ -75,8 +77,8 @@ async def check(desk: TheDesk, body: Checked) -> dict[str, Any]:
         "networks": len(policy.networks),
         "workloads": len(policy.workloads),
         "tests": len(policy.tests),
-        "findings": [finding_shape(one) for one in lint(policy, ground.fleet, desk.clock())],
-        "test_results": [test_shape(one) for one in run_tests(policy, ground.fleet, desk.clock())],
+        "findings": [finding_shape(one) for one in findings],
+        "test_results": [test_shape(one) for one in results],
         "modes": {one.name: policy.mode_of(one.labels) for one in ground.fleet.workloads if one.agent},
     }
 
@@ -104,9 +106,9 @@ async def apply(desk: TheDesk, author: Author, body: Applied) -> dict[str, Any]:
             f"{len(planned['refused'])} rules cannot be expressed where they belong, first `{first['rule']}` "
             f"at `{first['workload']}`: {first['reason']}; accept that, or change them"
         )
-    failed = [one["id"] for one in planned["tests"] if not one["passed"]]
+    failed = [one["failure"] for one in planned["tests"] if not one["passed"]]
     if failed and not body.accept_failed:
-        raise Conflict(f"test `{failed[0]}` fails, {len(failed)} in all; accept that, or change the policy")
+        raise Conflict(f"{failed[0]}; {len(failed)} in all; change the policy, or accept that with `accept_failed`")
     if body.dry_run:
         return {"revision": None, "plan": planned}
     revision = control.commit(
@@ -118,9 +120,29 @@ async def apply(desk: TheDesk, author: Author, body: Applied) -> dict[str, Any]:
         confirm_s=body.confirm_s,
         plan=jsonable({**planned, "points": [one for one in planned["points"] if one["change"] != "none"]}),
         planned_on=base if body.planned_on is None else body.planned_on,
+        accepted=[
+            *failed,
+            *(f"`{one['workload']}` cannot express `{one['rule']}`: {one['reason']}" for one in planned["refused"]),
+        ],
     )
     desk.changed()
     return {"revision": revision.number, "plan": planned}
+
+
+@router.get("/tests")
+async def standing_tests(desk: TheDesk) -> dict[str, Any]:
+    """Say how the tests of the policy in force stand, and since when; they are checked again after every change.
+
+    `current` is false while a change is not checked yet."""
+    tests = desk.control.tests
+    report = tests.report
+    results = report.results if report else ()
+    return {
+        "revision": report.ground.revision if report else None,
+        "at": report.at if report else None,
+        "current": not tests.due(desk.control.ground(), desk.clock()),
+        **listed([{**test_shape(one), "since": tests.outcomes[one.test.id].since} for one in results]),
+    }
 
 
 @router.get("/rollout")

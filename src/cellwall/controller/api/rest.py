@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cellwall.controller.api import answers, inventory, policies, seen
+from cellwall.controller.api import answers, explain, grounds, inventory, policies, seen
 from cellwall.controller.api.desk import Desk
 from cellwall.controller.errors import ControllerError
 from cellwall.controller.store.flows import FlowStoreError
@@ -35,7 +35,7 @@ def create_app(desk: Desk) -> FastAPI:
     """Make the application that answers people."""
     app = FastAPI(title="Cellwall", version="1", docs_url=None, redoc_url=None, openapi_url=f"{ROOT}/openapi.json")
     app.state.desk = desk
-    for room in (inventory, policies, seen, answers):
+    for room in (inventory, policies, seen, answers, explain, grounds):
         app.include_router(room.router, prefix=ROOT)
     app.add_exception_handler(CellwallError, _cellwall)
     app.add_exception_handler(RequestValidationError, _invalid)

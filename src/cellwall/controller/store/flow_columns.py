@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
+from msgspec.msgpack import Decoder
 
 from cellwall.flows import UNKNOWN, FlowKey, FlowRecord, Outcome, Process, Side
 from cellwall.traffic import Address, canonical
@@ -33,6 +36,32 @@ COLUMNS = (
     "standing",
 )
 """The columns in order: addresses as 16 bytes (IPv4 mapped), `side`, `outcome` and `would` as places in the above."""
+
+_Packed = list[Annotated[bytes, Meta(min_length=16, max_length=16)]]
+_Bit = list[Annotated[int, Meta(ge=0, le=1)]]
+_U8, _U16 = list[Annotated[int, Meta(ge=0, le=0xFF)]], list[Annotated[int, Meta(ge=0, le=0xFFFF)]]
+_U63 = list[Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]]
+_Times = list[Annotated[float, Meta(ge=0, le=1e11)]]
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("source", "destination"), _Packed),
+    **dict.fromkeys(("side", "outcome", "would", "standing"), _Bit),
+    **dict.fromkeys(("reporter", *PROCESS), list[str]),
+    **dict.fromkeys(("revision", "connections", "packets", "bytes"), _U63),
+    **dict.fromkeys(("first_seen", "last_seen"), _Times),
+    "protocol": _U8,
+    "port": _U16,
+    "rules": list[list[str]],
+}
+_SHAPE: Any = tuple[tuple(_TYPES[name] for name in COLUMNS)]
+_decode: Callable[[bytes], tuple[list[Any], ...]] = Decoder(_SHAPE).decode
+
+
+def read_columns(data: bytes) -> tuple[list[Any], ...]:
+    """Read the msgpack of columns that the tables can hold. Raises `ValueError` when they cannot."""
+    columns = _decode(data)
+    if len({len(column) for column in columns}) != 1:
+        raise ValueError("columns of several lengths")
+    return columns
 
 
 @lru_cache(maxsize=262_144)

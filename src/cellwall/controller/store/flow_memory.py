@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStoreError, Query, Tick, cursor, key_order
@@ -26,6 +26,12 @@ class MemoryFlows:
         if records and batch not in self._batches:
             self._records = [*self._records, *records]
             self._batches = [*self._batches[-9999:], batch]
+
+    def insert_many(self, batches: Sequence[tuple[Sequence[FlowRecord], str]]) -> Mapping[str, str]:
+        """Keep many batches."""
+        for records, batch in batches:
+            self.insert(records, batch)
+        return {}
 
     def flows(self, query: Query) -> tuple[Flow, ...]:
         """Give one page of merged flows."""

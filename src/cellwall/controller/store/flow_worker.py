@@ -2,8 +2,8 @@
 
 One process owns the engine's folder, and each of its threads has a client of its own (see `loop.py`); nothing else in
 Cellwall imports chDB, which hangs after a fork. Two tables: `flows`, as reported, and `edges`, hourly sums by key,
-reporter, side, process, verdict and rules, which a materialised view keeps. A batch's name is the deduplication token
-of both, so that an insert that died half-way is completed by repeating it. Into the SQL go only the constants below,
+reporter, side, process, verdict and rules, which a materialised view keeps. The token of an insert is known to both, so
+that one that died half-way is completed by repeating it. Into the SQL go only the constants below,
 numbers and hexadecimal digits; records travel as data.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from cellwall.controller.store.flow_columns import COLUMNS, KEY, PROCESS
 
 REMEMBERED = 10_000
-"""How many batches (per day that they touch) an insert is recognised in."""
+"""Among how many inserts (per day that they touch) one is recognised."""
 
 _TYPES = {
     "source": "FixedString(16)",
@@ -47,7 +47,7 @@ _SUMS = {
     "last_seen": "max",
     "standing": "min",
 }
-_SETTINGS = f"non_replicated_deduplication_window = {REMEMBERED}"
+_SETTINGS = f"non_replicated_deduplication_window = {REMEMBERED}, fsync_after_insert = 1, fsync_part_directory = 1"
 _KEY = ", ".join(KEY)
 _PROCESS = ", ".join(PROCESS)
 _SAME = f"{_KEY}, side, reporter, outcome, would, rules, {_PROCESS}"
@@ -93,14 +93,17 @@ class Engine:
         """Make the tables that are not there yet."""
         for statement in SCHEMA:
             self._client.command(statement)
+        # Tables of an earlier version have other settings.
+        for table in ("flows", "edges"):
+            self._client.command(f"ALTER TABLE {table} MODIFY SETTING {_SETTINGS}")
 
     def close(self) -> None:
         """Let go of the engine."""
         self._client.close()
 
-    def insert(self, columns: list[list[Any]], batch: str) -> None:
-        """Keep the records of `columns` unless `batch` was kept before."""
-        settings = {"insert_deduplication_token": batch, "deduplicate_blocks_in_dependent_materialized_views": 1}
+    def insert(self, columns: list[list[Any]], token: str) -> None:
+        """Keep the records of `columns`; a `token` given before changes nothing."""
+        settings = {"insert_deduplication_token": token, "deduplicate_blocks_in_dependent_materialized_views": 1}
         types = [_TYPES[name] for name in COLUMNS]
         self._client.insert("flows", columns, COLUMNS, column_type_names=types, column_oriented=True, settings=settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,8 +58,13 @@ class FlowStore(Protocol):
     def insert(self, records: Sequence[FlowRecord], batch: str) -> None:
         """Keep `records`: there when this returns, whatever process dies. A `batch` given before changes nothing.
 
-        The last 10,000 batches are remembered; `batch` is any text of 1 to 200 characters, such as agent and number.
+        `batch` is any text of 1 to 200 characters, such as `agent/number`: the last 10,000 are remembered, and the last
+        64 of each agent.
         """
+        ...
+
+    def insert_many(self, batches: Sequence[tuple[Sequence[FlowRecord], str]]) -> Mapping[str, str]:
+        """Keep many batches in one write; gives those that can never be kept, by name, and why. See `insert`."""
         ...
 
     def flows(self, query: Query) -> tuple[Flow, ...]:

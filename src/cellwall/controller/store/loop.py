@@ -1,10 +1,14 @@
 """The flow store's process: it is started, asked, started again when it died, and it ends when its parent does.
 
-    any thread ── FlowProcess ══ unix socket, one connection a thread ══ serve ── Engine ── chDB
+    any thread ── FlowProcess ══ unix socket, one connection a thread ══ serve ─┬─ insert ── Spool ─┐ each second, and
+                                                                               └─ the rest ── Engine ── chDB
 
 The parent listens and hands the socket down, so that a request made while the worker starts again waits in the queue;
 every call may be repeated, as an insert is known by its batch. A frame is its length (8 bytes, big end first) and
 msgpack: `[call, arguments]` one way, `[fault or nil, result]` the other.
+
+What is inserted is on disk when the call returns, and goes into the tables with all else that came about that time: an
+insert into them costs the same for ten rows as for ten thousand. Whoever asks for flows has them put in first.
 """
 
 from __future__ import annotations
@@ -16,23 +20,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv6Network
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from cellwall.controller.store.flow_columns import OUTCOMES, from_columns, pack16, to_columns
+from cellwall.controller.store.flow_columns import OUTCOMES, from_columns, pack16, read_columns, to_columns
+from cellwall.controller.store.flow_spool import PORTION_ROWS, Batch, Spool
 from cellwall.controller.store.flow_worker import Engine
 from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStoreError, Query, Tick
 from cellwall.flows import Flow, FlowRecord, merge
 from cellwall.traffic import EVERYTHING, Network
 
-CALLS = ("flows", "edges", "tuples", "series", "count", "insert", "prune")
+CALLS = ("flows", "edges", "tuples", "series", "count", "prune")
 ANSWER_S = 120.0
 START_S = 30.0
+SETTLE_EVERY_S = 3.0
+MOST_WAITING = 2_000_000
+"""While so many rows wait for the tables, none are taken."""
 MOST_FRAME = 1 << 31
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
@@ -74,8 +83,13 @@ class FlowProcess:
 
     def insert(self, records: Sequence[FlowRecord], batch: str) -> None:
         """Keep `records` unless `batch` was kept before."""
-        if records:
-            self._ask("insert", to_columns(records), batch)
+        for why in self.insert_many([(records, batch)]).values():
+            raise FlowStoreError(f"the flow store refused `insert`: {why}")
+
+    def insert_many(self, batches: Sequence[tuple[Sequence[FlowRecord], str]]) -> Mapping[str, str]:
+        """Keep many batches."""
+        rows = [(batch, len(records), to_columns(records)) for records, batch in batches if records]
+        return self._ask("insert", rows) if rows else {}
 
     def flows(self, query: Query) -> tuple[Flow, ...]:
         """Give one page of merged flows."""
@@ -262,16 +276,80 @@ def _exactly(connection: socket.socket, size: int, first: bytes = b"") -> bytes:
 
 # --- in the worker ---
 
+_FRAME = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
+_BATCHES = msgspec.msgpack.Decoder(tuple[list[tuple[str, int, msgspec.Raw]]])
+
+
+class _Store:
+    """The spool and the tables behind it, for all threads of the worker."""
+
+    def __init__(self, folder: Path) -> None:
+        self._spool = Spool(folder / "spool.db")
+        self._writing, self._settling = threading.Lock(), threading.Lock()
+        self.full = threading.Event()
+
+    def take(self, batches: Sequence[tuple[str, int, msgspec.Raw]]) -> dict[str, str]:
+        """Keep batches on disk; gives those that the tables could not hold, and why."""
+        good: list[Batch] = []
+        refused: dict[str, str] = {}
+        for name, rows, columns in batches:
+            try:
+                if not 1 <= len(name) <= 200 or len(read_columns(bytes(columns))[0]) != rows:
+                    raise ValueError("a name of 1 to 200 characters, and as many rows as said, are wanted")
+                good.append(Batch(name, rows, bytes(columns)))
+            except (ValueError, msgspec.ValidationError) as error:
+                refused[name] = str(error)
+        with self._writing:
+            if self._spool.rows >= MOST_WAITING:
+                raise FlowStoreError(f"{self._spool.rows} flows wait for the tables; try later")
+            self._spool.take(good)
+            if self._spool.rows >= PORTION_ROWS:
+                self.full.set()
+        return refused
+
+    def settle(self, engine: Engine) -> None:
+        """Put what waits into the tables."""
+        # INVARIANT: one at a time, so that a portion is in the tables before whoever waited here reads them.
+        with self._settling:
+            while True:
+                with self._writing:
+                    portion = self._spool.cut()
+                if portion is None:
+                    return
+                parts = [read_columns(columns) for columns in portion.columns]
+                engine.insert([list(chain.from_iterable(column)) for column in zip(*parts, strict=True)], portion.token)
+                with self._writing:
+                    self._spool.done(portion)
+
+    def settle_often(self, engine: Engine) -> None:
+        """Put what waits into the tables, for ever: once a second, or as soon as it is much."""
+        while True:
+            self.full.wait(SETTLE_EVERY_S)
+            self.full.clear()
+            try:
+                self.settle(engine)
+            except Exception as error:  # noqa: BLE001 - it is still on disk; whoever asks is told, and it is tried again
+                print(f"cellwall flows: {_fault(error)}", file=sys.stderr, flush=True)
+                time.sleep(SETTLE_EVERY_S)
+
 
 def serve(folder: Path, listener: socket.socket) -> None:
     """Answer on `listener`, a thread and an engine for each connection, until standard input ends."""
     first = _open_engine(folder)
     first.prepare()
-    threading.Thread(target=_accept, args=(folder, listener), daemon=True).start()
+    store = _Store(folder)
+    store.settle(first)
+    _begin(_accept, folder, listener, store)
+    _begin(store.settle_often, Engine(folder))
     while os.read(0, 4096):
         pass
     listener.close()
+    store.settle(first)
     first.close()
+
+
+def _begin(work: Callable[..., None], *arguments: object) -> None:
+    threading.Thread(target=work, args=arguments, daemon=True).start()
 
 
 def _open_engine(folder: Path) -> Engine:
@@ -286,34 +364,41 @@ def _open_engine(folder: Path) -> Engine:
             time.sleep(0.2)
 
 
-def _accept(folder: Path, listener: socket.socket) -> None:
+def _accept(folder: Path, listener: socket.socket, store: _Store) -> None:
     while True:
         try:
             connection, _ = listener.accept()
         except OSError:
             return
-        threading.Thread(target=_talk, args=(folder, connection), daemon=True).start()
+        _begin(_talk, folder, connection, store)
 
 
-def _talk(folder: Path, connection: socket.socket) -> None:
+def _talk(folder: Path, connection: socket.socket, store: _Store) -> None:
     engine = Engine(folder)
     with connection:
         while True:
             try:
-                call, arguments = msgspec.msgpack.decode(_receive(connection))
+                call, arguments = _FRAME.decode(_receive(connection))
             except (OSError, EOFError):
                 break
-            _send(connection, msgspec.msgpack.encode(_do(engine, call, arguments)))
+            _send(connection, msgspec.msgpack.encode(_do(store, engine, call, arguments)))
     engine.close()
 
 
-def _do(engine: Engine, call: str, arguments: list[Any]) -> tuple[str | None, Any]:
-    if call not in CALLS:
-        return f"there is no call `{call}`", None
+def _do(store: _Store, engine: Engine, call: str, arguments: msgspec.Raw) -> tuple[str | None, Any]:
     try:
-        return None, getattr(engine, call)(*arguments)
+        if call == "insert":
+            return None, store.take(_BATCHES.decode(arguments)[0])
+        if call not in CALLS:
+            return f"there is no call `{call}`", None
+        store.settle(engine)
+        return None, getattr(engine, call)(*msgspec.msgpack.decode(arguments))
     except Exception as error:  # noqa: BLE001 - one bad request does not stop the others
-        return " ".join(str(error).split())[:500], None
+        return _fault(error), None
+
+
+def _fault(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 from cellwall.controller import migrations
 
 
-def migrate(connection: Connection) -> None:
-    """Run the migrations that `connection` has not seen, inside its transaction.
+def migrate(connection: Connection, to: str = "head") -> None:
+    """Run the migrations up to `to` that `connection` has not seen, inside its transaction.
 
     Alembic's own environment file is not used: this function is all there is to it, and it runs at every start.
     """
@@ -24,7 +24,7 @@ def migrate(connection: Connection) -> None:
 
     def steps(revision: Any, context: MigrationContext) -> Any:
         # Alembic keeps this function behind an underscore, for its own environment file to call.
-        return script._upgrade_revs("head", revision)  # pyright: ignore[reportPrivateUsage]
+        return script._upgrade_revs(to, revision)  # pyright: ignore[reportPrivateUsage]
 
     context = MigrationContext.configure(connection, opts={"fn": steps, "script": script})
     with Operations.context(context):

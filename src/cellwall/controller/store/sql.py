@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +29,27 @@ from cellwall.compile import Misfit
 from cellwall.controller.core import Standing
 from cellwall.controller.store import tables as t
 from cellwall.controller.store.migrate import migrate
+from cellwall.controller.store.roster import Roster
 from cellwall.controller.store.state import (
     AuditEntry,
     CertificateRow,
     DenialRow,
     LabelRow,
     LabelSource,
+    PastRow,
     Progress,
     Revision,
     RevisionState,
     StateError,
+    TestOutcome,
     TokenRow,
     WorkloadRow,
     audit_entry,
 )
+from cellwall.inventory import Workload
 from cellwall.labels import Labels
-from cellwall.traffic import parse_address
+from cellwall.traffic import Address, parse_address
 from cellwall.wire import Facts, Holding, PointState, Receipt
-
-_PRECEDENCE = list(LabelSource)
 
 
 class _Point(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,10 +72,18 @@ class SqlState:
         self._engine = engine
         self._open: Connection | None = None
         self._last: AuditEntry | None = None
+        self._roster = Roster((), ())
+        self._at = 0.0
         with self.transaction():
             migrate(self._connection())
             found = self._rows(select(t.audit).order_by(t.audit.c.number.desc()).limit(1))
             self._last = _audit(found[0]) if found else None
+            rows = [_workload(row) for row in self._rows(select(t.workloads))]
+            labels = [
+                LabelRow(row.workload, row.key, row.value, LabelSource(row.source), row.author, row.at)
+                for row in self._rows(select(t.labels))
+            ]
+            self._roster = Roster(rows, labels)
 
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -81,16 +91,21 @@ class SqlState:
         if self._open is not None:
             yield
             return
-        last = self._last
+        last, self._at = self._last, 0.0
         try:
             with self._engine.begin() as self._open:
                 yield
+                self._remember()
         except SQLAlchemyError as error:
             self._last = last
+            self._roster.undo()
             raise StateError(f"the store of the state: {str(error.args[0] if error.args else error)[:200]}") from None
         except BaseException:
             self._last = last
+            self._roster.undo()
             raise
+        else:
+            self._roster.keep()
         finally:
             self._open = None
 
@@ -98,60 +113,83 @@ class SqlState:
 
     def workloads(self) -> tuple[WorkloadRow, ...]:
         """Give all workloads."""
-        return tuple(_workload(row) for row in self._rows(select(t.workloads).order_by(t.workloads.c.name)))
+        return self._roster.rows()
 
     def workload(self, name: str) -> WorkloadRow | None:
         """Give one workload."""
-        rows = self._rows(select(t.workloads).where(t.workloads.c.name == name))
-        return _workload(rows[0]) if rows else None
+        return self._roster.row(name)
 
-    def put_workload(self, row: WorkloadRow) -> None:
+    def having(self, address: Address) -> tuple[WorkloadRow, ...]:
+        """Give the workloads that have an address."""
+        return self._roster.having(address)
+
+    def inventory(self) -> tuple[Workload, ...]:
+        """Give all workloads with the labels that hold."""
+        return self._roster.inventory()
+
+    def put_workload(self, row: WorkloadRow, at: float) -> None:
         """Add or replace a workload."""
-        self._put(
-            t.workloads,
-            {
-                "name": row.name,
-                "agent": row.agent,
-                "addresses": [str(address) for address in row.addresses],
-                "epoch": row.epoch,
-                "seen": row.seen,
-                "version": row.version,
-            },
-        )
+        with self._changing(at):
+            self._put(
+                t.workloads,
+                {
+                    "name": row.name,
+                    "agent": row.agent,
+                    "addresses": [str(address) for address in row.addresses],
+                    "epoch": row.epoch,
+                    "seen": row.seen,
+                    "version": row.version,
+                },
+            )
+            self._roster.put(row)
 
-    def drop_workload(self, name: str) -> None:
+    def drop_workload(self, name: str, at: float) -> None:
         """Forget a workload."""
-        with self.transaction():
+        with self._changing(at):
             self._run(delete(t.workloads).where(t.workloads.c.name == name))
             for table in t.OF_WORKLOAD:
                 self._run(delete(table).where(table.c.workload == name))
             self.revoke(name)
+            self._roster.drop(name)
 
-    def labels(self) -> tuple[LabelRow, ...]:
-        """Give all labels."""
-        rows = [
-            LabelRow(row.workload, row.key, row.value, LabelSource(row.source), row.author, row.at)
-            for row in self._rows(select(t.labels))
-        ]
-        return tuple(sorted(rows, key=lambda one: (one.workload, one.key, _PRECEDENCE.index(one.source))))
+    def labels(self, workload: str | None = None) -> tuple[LabelRow, ...]:
+        """Give all labels, or those of one workload."""
+        return self._roster.labels(workload)
 
     def put_label(self, row: LabelRow) -> None:
         """Set a label."""
-        self._put(
-            t.labels,
-            {
-                "workload": row.workload,
-                "key": row.key,
-                "source": row.source.value,
-                "value": row.value,
-                "author": row.author,
-                "at": row.at,
-            },
-        )
+        with self._changing(row.at):
+            self._put(
+                t.labels,
+                {
+                    "workload": row.workload,
+                    "key": row.key,
+                    "source": row.source.value,
+                    "value": row.value,
+                    "author": row.author,
+                    "at": row.at,
+                },
+            )
+            self._roster.put_label(row)
 
-    def drop_label(self, workload: str, key: str) -> None:
+    def drop_label(self, workload: str, key: str, at: float) -> None:
         """Remove a label."""
-        self._run(delete(t.labels).where(t.labels.c.workload == workload, t.labels.c.key == key))
+        with self._changing(at):
+            self._run(delete(t.labels).where(t.labels.c.workload == workload, t.labels.c.key == key))
+            self._roster.drop_label(workload, key)
+
+    def past(self, moment: float) -> tuple[PastRow, ...]:
+        """Give what every workload was at a moment."""
+        h = t.history.c
+        last = select(func.max(h.place)).where(h.at <= moment).group_by(h.workload)
+        return tuple(_past(row) for row in self._rows(select(t.history).where(h.place.in_(last)).order_by(h.workload)))
+
+    def history(self, workload: str) -> tuple[PastRow, ...]:
+        """Give all that a workload ever was."""
+        h = t.history.c
+        return tuple(
+            _past(row) for row in self._rows(select(t.history).where(h.workload == workload).order_by(h.place))
+        )
 
     def put_facts(self, workload: str, facts: Facts, at: float) -> None:
         """Keep facts."""
@@ -162,6 +200,11 @@ class SqlState:
         return {
             row.workload: (msgspec.msgpack.decode(row.facts, type=Facts), row.at) for row in self._rows(select(t.facts))
         }
+
+    def facts_of(self, workload: str) -> tuple[Facts, float] | None:
+        """Give the facts of one workload."""
+        rows = self._rows(select(t.facts).where(t.facts.c.workload == workload))
+        return (msgspec.msgpack.decode(rows[0].facts, type=Facts), rows[0].at) if rows else None
 
     # --- enrolment ---
 
@@ -278,6 +321,20 @@ class SqlState:
                 "at": progress.at,
             },
         )
+
+    def test_outcomes(self) -> Mapping[str, TestOutcome]:
+        """Give how the tests stood last."""
+        return {
+            row.test: TestOutcome(row.test, row.passed, row.since, row.revision, row.counterexample)
+            for row in self._rows(select(t.test_outcomes))
+        }
+
+    def put_test_outcomes(self, outcomes: Sequence[TestOutcome]) -> None:
+        """Keep how the tests stand."""
+        with self.transaction():
+            self._run(delete(t.test_outcomes))
+            if outcomes:
+                self._run(insert(t.test_outcomes), [asdict(one) for one in outcomes])
 
     # --- points ---
 
@@ -410,6 +467,20 @@ class SqlState:
         """Let go of the database."""
         self._engine.dispose()
 
+    # --- the inventory's history ---
+
+    @contextmanager
+    def _changing(self, at: float) -> Generator[None]:
+        with self.transaction():
+            self._at = max(self._at, at)
+            yield
+
+    def _remember(self) -> None:
+        """Append to the history what is other than before this write."""
+        changed = [(self._at, name, workload) for name, workload in self._roster.changed()]
+        if changed:
+            self._connection().execute(insert(t.history), [_history(*one) for one in changed])
+
     # --- running statements ---
 
     def _connection(self) -> Connection:
@@ -464,6 +535,23 @@ def open_state(path: Path | None) -> SqlState:
 def _workload(row: Row[Any]) -> WorkloadRow:
     addresses = tuple(parse_address(text) for text in row.addresses)
     return WorkloadRow(row.name, row.agent, addresses, row.epoch, row.seen, row.version)
+
+
+def _history(at: float, name: str, workload: Workload | None) -> dict[str, Any]:
+    return {
+        "workload": name,
+        "at": at,
+        "there": workload is not None,
+        "agent": workload.agent if workload else False,
+        "epoch": workload.epoch if workload else 0.0,
+        "addresses": [str(address) for address in workload.addresses] if workload else [],
+        "labels": dict(workload.labels) if workload else {},
+    }
+
+
+def _past(row: Row[Any]) -> PastRow:
+    addresses = tuple(parse_address(text) for text in row.addresses)
+    return PastRow(row.at, Workload(row.workload, Labels(row.labels), addresses, row.agent, row.epoch), row.there)
 
 
 def _token(row: Row[Any]) -> TokenRow:

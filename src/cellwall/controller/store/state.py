@@ -11,6 +11,7 @@ from json import dumps
 from typing import Protocol
 
 from cellwall.controller.core import Standing
+from cellwall.inventory import Workload
 from cellwall.labels import Labels
 from cellwall.traffic import Address, CellwallError
 from cellwall.wire import Facts, Receipt
@@ -63,6 +64,28 @@ class LabelRow:
     source: LabelSource
     author: str
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PastRow:
+    """What a workload was from `at` on, with the labels that held; `there` is False from when it was removed."""
+
+    at: float
+    workload: Workload
+    there: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TestOutcome:
+    """How a test of the policy stood last: since when, under which revision, and what broke it, in words."""
+
+    __test__ = False  # not for pytest
+
+    test: str
+    passed: bool
+    since: float
+    revision: int
+    counterexample: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,24 +215,44 @@ class StateStore(Protocol):
         """Give one workload."""
         ...
 
-    def put_workload(self, row: WorkloadRow) -> None:
-        """Add a workload, or replace the one of that name."""
+    def having(self, address: Address) -> tuple[WorkloadRow, ...]:
+        """Give the workloads that have an address, in order of name."""
         ...
 
-    def drop_workload(self, name: str) -> None:
-        """Forget a workload, its labels, facts, certificates and standing."""
+    def inventory(self) -> tuple[Workload, ...]:
+        """Give all workloads with the labels that hold, in order of name.
+
+        What did not change since an earlier call is the same object, and so is the tuple where nothing did."""
         ...
 
-    def labels(self) -> tuple[LabelRow, ...]:
-        """Give all labels, from all sources, in order of workload, key and precedence."""
+    def put_workload(self, row: WorkloadRow, at: float) -> None:
+        """Add a workload, or replace the one of that name; `at` is from when on it is so."""
+        ...
+
+    def drop_workload(self, name: str, at: float) -> None:
+        """Forget a workload, its labels, facts, certificates and standing; its history stays."""
+        ...
+
+    def labels(self, workload: str | None = None) -> tuple[LabelRow, ...]:
+        """Give all labels, or those of one workload, from all sources, in order of workload, key and precedence."""
         ...
 
     def put_label(self, row: LabelRow) -> None:
         """Set a label from one source."""
         ...
 
-    def drop_label(self, workload: str, key: str) -> None:
-        """Remove a label, whatever its sources."""
+    def drop_label(self, workload: str, key: str, at: float) -> None:
+        """Remove a label, whatever its sources; `at` is from when on it is gone."""
+        ...
+
+    def past(self, moment: float) -> tuple[PastRow, ...]:
+        """Give what every workload was at a moment, in order of name: those that were there, and those that had been.
+
+        A workload whose history begins later is left out."""
+        ...
+
+    def history(self, workload: str) -> tuple[PastRow, ...]:
+        """Give all that a workload ever was, the oldest first."""
         ...
 
     def put_facts(self, workload: str, facts: Facts, at: float) -> None:
@@ -218,6 +261,10 @@ class StateStore(Protocol):
 
     def facts(self) -> Mapping[str, tuple[Facts, float]]:
         """Give the facts of every workload that has some, and when they came."""
+        ...
+
+    def facts_of(self, workload: str) -> tuple[Facts, float] | None:
+        """Give the facts of one workload, and when they came."""
         ...
 
     # enrolment
@@ -273,6 +320,14 @@ class StateStore(Protocol):
 
     def put_progress(self, progress: Progress) -> None:
         """Keep how far a revision has come."""
+        ...
+
+    def test_outcomes(self) -> Mapping[str, TestOutcome]:
+        """Give how the tests stood last, by id."""
+        ...
+
+    def put_test_outcomes(self, outcomes: Sequence[TestOutcome]) -> None:
+        """Keep how the tests stand, in place of all that was kept before."""
         ...
 
     # points

@@ -141,5 +141,27 @@ audit = Table(
     Column("previous", Text, nullable=False),
     Column("hash", Text, nullable=False),
 )
+history = Table(
+    "history",
+    METADATA,
+    Column("place", Integer, primary_key=True),
+    Column("workload", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("there", Boolean, nullable=False),
+    Column("agent", Boolean, nullable=False),
+    Column("epoch", Float, nullable=False),
+    Column("addresses", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Index("history_by_workload", "workload", "at"),
+)
+test_outcomes = Table(
+    "test_outcomes",
+    METADATA,
+    Column("test", Text, primary_key=True),
+    Column("passed", Boolean, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("counterexample", Text, nullable=False),
+)
 OF_WORKLOAD = (labels, facts, points)
 """Tables whose rows go when their workload goes."""

@@ -1,0 +1,40 @@
+"""What every point is to hold, kept by difference: a change of policy or fleet costs by the points that it touches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from cellwall.compile import Compiler
+from cellwall.controller.core import Wanted, want
+from cellwall.controller.ground import Ground
+
+
+class Wants:
+    """Turns one ground after another into what is wanted; whoever has it asks from one thread at a time."""
+
+    def __init__(self) -> None:
+        self._compiler: Compiler | None = None
+        self._wanted: dict[str, Wanted] = {}
+
+    def of(self, ground: Ground, now: float) -> Mapping[str, Wanted]:
+        """Say what every point is to hold on `ground` at `now` (seconds since the epoch, UTC), by name of workload."""
+        compiler, before = self._compiler, self._wanted
+        # INVARIANT: if this fails halfway, the next time begins from nothing.
+        self._compiler, self._wanted = None, {}
+        if compiler is None:
+            compiler = Compiler(ground.policy, ground.fleet, ground.revision, now)
+            wanted = want(dict(compiler.points()))
+        else:
+            touched = compiler.touched(compiler.update(ground.policy, ground.fleet, ground.revision, now))
+            fresh = want({name: compiler.point(name) for name in touched})
+            agents = (one.name for one in ground.fleet.workloads if one.agent)
+            wanted = {name: fresh.get(name) or _numbered(before[name], ground.revision) for name in agents}
+        self._compiler, self._wanted = compiler, wanted
+        return wanted
+
+
+def _numbered(wanted: Wanted, revision: int) -> Wanted:
+    if wanted.revision == revision:
+        return wanted
+    return replace(wanted, revision=revision, ruleset=replace(wanted.ruleset, revision=revision))

@@ -1,0 +1,56 @@
+"""What points are to hold, by difference, is what compiling from nothing gives; who is not touched keeps its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from cellwall.controller.ground import Ground, compile_ground
+from cellwall.controller.wants import Wants
+from cellwall.inventory import Fleet, Workload
+from cellwall.labels import Labels
+from cellwall.policy import parse_policy
+
+NOW = 1_800_000_000.0
+TEXT = """
+rules:
+  - {id: web, allow: tcp/80, from: role=web, to: role=db}
+  - {id: old, allow: tcp/81, from: role=web, to: role=db, expires: 2040-01-01T00:00:00Z}
+"""
+
+
+def workload(number: int, **labels: str) -> Workload:
+    return Workload(f"w{number}", Labels(labels), (ip_address(f"10.0.0.{number}"),))
+
+
+FLEET = Fleet((workload(1, role="web"), workload(2, role="db"), workload(3, role="mail")))
+GROUND = Ground(1, parse_policy([("p.yaml", TEXT)]), FLEET)
+
+
+def test_every_step_is_what_compiling_from_nothing_gives() -> None:
+    wants = Wants()
+    more = replace(GROUND, fleet=Fleet((*FLEET.workloads, workload(4, role="db"))))
+    less = replace(GROUND, fleet=Fleet(FLEET.workloads[:2]), revision=2)
+    for ground, now in ((GROUND, NOW), (more, NOW), (less, NOW), (less, 2_300_000_000.0), (GROUND, NOW)):
+        assert wants.of(ground, now) == compile_ground(ground, now)
+
+
+def test_who_is_not_touched_keeps_what_it_had_under_the_new_number() -> None:
+    wants = Wants()
+    first = wants.of(GROUND, NOW)
+    again = wants.of(GROUND, NOW)
+    assert all(again[name] is first[name] for name in first)
+    later = wants.of(replace(GROUND, revision=9), NOW)
+    assert {one.revision for one in later.values()} == {9} == {one.ruleset.revision for one in later.values()}
+    assert all(later[name].members is first[name].members for name in first)
+    assert all(later[name].digest == first[name].digest for name in first)
+
+
+def test_what_failed_halfway_begins_from_nothing() -> None:
+    wants = Wants()
+    wants.of(GROUND, NOW)
+    with pytest.raises(AttributeError):
+        wants.of(replace(GROUND, policy=None), NOW)  # type: ignore[arg-type]
+    assert wants.of(GROUND, NOW) == compile_ground(GROUND, NOW)
