@@ -79,6 +79,7 @@ class Reach:
         self._by_address: dict[Address, dict[Identity, Kind]] = {}
         self._passing: dict[tuple[int, Mode], PortSet] = {}
         self._verdicts: dict[tuple[int, Mode, int, bool], Verdict] = {}
+        self._policies: dict[int, Policy] = {}
 
     def identities(self, side: Side) -> tuple[Identity, ...]:
         """Give the identities that some rule asks of the process at `side`, and nobody; sorted."""
@@ -155,7 +156,20 @@ class Reach:
         at = self.concerned(side, source, destination), near.mode, protocol << 16 | port, loops
         found = self._verdicts.get(at)
         if found is None:
-            found = self._verdicts[at] = decide_at(side, self.policy, self.fleet, flow, self.now)
+            found = self._verdicts[at] = decide_at(side, self._speaking(at[0]), self.fleet, flow, self.now)
+        return found
+
+    def _speaking(self, bits: int) -> Policy:
+        """Give the policy with these rules alone: of ends that no other rule speaks of, it says the same."""
+        found = self._policies.get(bits)
+        if found is None:
+            # What is built in comes first, and `decide_at` knows it.
+            written = [self.rules[at] for at in places(bits) if at > len(BUILT_IN)]
+            found = self._policies[bits] = replace(
+                self.policy,
+                rules=tuple([rule for rule in written if rule.action is not Action.LIFELINE]),
+                lifelines=tuple([rule for rule in written if rule.action is Action.LIFELINE]),
+            )
         return found
 
     def decide(self, source: Kind, destination: Kind, protocol: int, port: int, *, own: bool = False) -> Decision:

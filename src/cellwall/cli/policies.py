@@ -10,6 +10,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from cellwall.cli import minimise
 from cellwall.cli.documents import fleet_of, policy_of, read_documents, read_fleet
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.fleet import Yes
@@ -18,7 +19,6 @@ from cellwall.cli.help import POLICY, examples
 from cellwall.cli.output import Format, Output, hint, show, table, verdict, working
 from cellwall.cli.plan_view import draw_plan
 from cellwall.cli.where import Socket, controller
-from cellwall.inventory import Fleet
 
 Paths = Annotated[list[Path], typer.Argument(help="documents, or folders of them", metavar="PATH...")]
 FleetFile = Annotated[
@@ -31,7 +31,11 @@ def add(app: typer.Typer) -> None:
     policy = typer.Typer(help="The policy: documents, tests, plans, revisions.", no_args_is_help=True)
     for name, command, lines in (
         ("lint", lint, ("cellwall policy lint policy/", "cellwall policy lint policy/ --fleet fleet.json -o json")),
-        ("test", check_tests, ("cellwall policy test policy/", "cellwall policy test policy/ --fleet fleet.json")),
+        (
+            "test",
+            check_tests,
+            ("cellwall policy test", "cellwall policy test policy/", "cellwall policy test policy/ --fleet fleet.json"),
+        ),
         ("plan", plan, ("cellwall policy plan policy/", "cellwall policy plan policy/ -o json")),
         (
             "apply",
@@ -44,27 +48,42 @@ def add(app: typer.Typer) -> None:
         ("diff", diff, ("cellwall policy diff 3", "cellwall policy diff 3 5 -o json")),
     ):
         policy.command(name, epilog=examples(*lines))(command)
+    minimise.add(policy)
     app.add_typer(policy, name="policy", rich_help_panel=POLICY)
 
 
 def lint(
     paths: Paths,
     fleet: FleetFile = None,
+    flows: Annotated[
+        Path | None, typer.Option(help="flows, as `flows -o json` writes them; else the controller's", metavar="FILE")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="hold rules against the flows of so long, such as `30d`", metavar="TIME")
+    ] = None,
+    check: Annotated[
+        list[str] | None, typer.Option("--check", help="only what this check finds; may be repeated", metavar="NAME")
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="show the edits that change no verdict, as a diff")] = False,
+    yes: Yes = False,
+    socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Read documents strictly, and say what is questionable in them; exit code 3 when one is wrong, 1 on an error.
 
-    Works without a controller; with --fleet it also finds rules that match nobody."""
+    Works without a controller; with --fleet it also finds rules that match nobody, with --flows or --since rules that
+    nothing used. --fix --yes writes the edits that change no verdict, and those of checks that are named by --check."""
     import msgspec
 
-    from cellwall.analysis import Check, Severity
+    from cellwall.analysis import Severity, difference_of
     from cellwall.analysis import lint as look_over
+    from cellwall.cli.linting import draw_findings, mended, surroundings, wanted_checks, write_changed
 
-    documents = read_documents(paths)
+    documents, now, wanted = read_documents(paths), time.time(), wanted_checks(check or ())
     read = policy_of(documents)
-    known = read_fleet(fleet) if fleet else Fleet()
-    of_fleet = {Check.MATCHES_NOTHING, Check.NEVER_MATCHES, Check.CAUGHT_BY_ABSENCE, Check.HALF}
-    findings = [one for one in look_over(read, known, time.time()) if fleet or one.check not in of_fleet]
+    with working("looking over rules"):
+        known, observed = surroundings(fleet, flows, since, socket, now)
+        findings = [one for one in look_over(read, known, now, observed) if one.check in wanted]
     counts = {
         "documents": len(documents),
         "rules": len(read.rules),
@@ -72,36 +91,41 @@ def lint(
         "tests": len(read.tests),
         "findings": len(findings),
     }
-    answer = {"counts": counts, "findings": msgspec.to_builtins(findings)}
-    show(answer, output, lambda: _findings(answer))
+    answer: dict[str, Any] = {"counts": counts, "findings": msgspec.to_builtins(findings)}
+    if not fix:
+        show(answer, output, lambda: draw_findings(answer, bool(check)))
+    else:
+        changed = mended(documents, read, findings, wanted if check else frozenset(), now)
+        answer["diff"] = difference_of(documents, changed)
+        show(answer, output, lambda: Text(answer["diff"].rstrip() or "there is nothing to mend"))
+        if yes:
+            hint(f"wrote {write_changed(documents, changed)} of {len(documents)} documents")
+            findings = [one for one in look_over(policy_of(changed), known, now, observed) if one.check in wanted]
+        elif answer["diff"]:
+            hint("nothing was changed; repeat with --yes to do it")
     if any(one.severity is Severity.ERROR for one in findings):
         raise Stop(Exit.NO)
 
 
-def _findings(answer: dict[str, Any]) -> RenderableType:
-    told = ", ".join(f"{count} {what if count != 1 else what[:-1]}" for what, count in answer["counts"].items())
-    rows = [[_place(one["place"]), one["severity"], one["subject"], _told(one)] for one in answer["findings"]]
-    return Group(told, table(["place", "severity", "subject", "finding"], rows)) if rows else Text(told)
-
-
-def _place(place: dict[str, Any]) -> str:
-    return f"{place['file']}:{place['line']}:{place['column']}" if place["line"] else place["file"]
-
-
-def _told(finding: dict[str, Any]) -> str:
-    return finding["message"] + (f"; {finding['hint']}" if finding["hint"] else "")
-
-
 def check_tests(
-    paths: Paths,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="documents; else what is in force", metavar="[PATH...]")
+    ] = None,
     fleet: FleetFile = None,
     socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Check the tests of documents, over every workload and every port; exit code 1 when one fails.
 
-    With --fleet no controller is needed."""
+    Without documents: how those of the policy in force stand, which the controller checks after every change of
+    policy, labels and addresses. With documents and --fleet no controller is needed."""
     from cellwall.analysis import run_tests
+
+    if not paths:
+        from cellwall.cli.standing import show_standing
+
+        show_standing(socket, output)
+        return
 
     read = policy_of(read_documents(paths))
     known = read_fleet(fleet) if fleet else fleet_of({"items": list(controller(socket).items("workloads"))})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import to_builtins
+
 from cellwall.analysis import (
     Change,
     Counterexample,
@@ -129,6 +131,9 @@ def finding_shape(finding: Finding) -> Json:
         "place": str(finding.place),
         "message": finding.message,
         "hint": finding.hint,
+        "proof": finding.proof,
+        "example": finding.example,
+        "edits": to_builtins(finding.edits),
     }
 
 

@@ -1,0 +1,65 @@
+"""`cellwall policy minimise`: the same policy in fewer rules, proven to mean the same."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from cellwall.cli.documents import policy_of, read_documents
+from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.help import examples
+from cellwall.cli.linting import prove_same
+from cellwall.cli.output import Format, Output, hint, show, working
+
+
+def add(policy: typer.Typer) -> None:
+    """Add the command of this file to `cellwall policy`."""
+    lines = ("cellwall policy minimise policy/", "cellwall policy minimise policy/ --to smaller/")
+    policy.command("minimise", epilog=examples(*lines))(minimise)
+
+
+def minimise(
+    paths: Annotated[list[Path], typer.Argument(help="documents, or folders of them", metavar="PATH...")],
+    to: Annotated[Path | None, typer.Option(help="write the documents to this folder", metavar="DIR")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Rewrite documents with fewer rules that mean the same, as a diff; exit code 1 when there are none.
+
+    Rules that never decide are left out, and rules become one where that is exact and they have one owner. Comments
+    stay with the rules that stay. What is staged, expired or logged is left alone."""
+    from cellwall.analysis import apply_edits, difference_of, told_apart
+    from cellwall.analysis import minimise as shorten
+    from cellwall.cli.policies import write_documents
+
+    documents, now = read_documents(paths), time.time()
+    policy = policy_of(documents)
+    with working("looking for fewer rules, and proving that they mean the same"):
+        told = shorten(policy, now)
+        changed = apply_edits(documents, told.edits)
+        fewer = policy_of(changed)
+        prove_same(policy, fewer, now, told_apart(policy, fewer, now))
+    answer: dict[str, Any] = {
+        "before": told.before,
+        "after": told.after,
+        "ratio": round(told.after / told.before, 4) if told.before else 1.0,
+        "proven": True,
+        "removals": [{"rule": one.rule, "proof": list(one.proof), "message": one.message} for one in told.removals],
+        "merges": [{"kept": one.kept, "rules": list(one.rules)} for one in told.merges],
+        "documents": changed,
+        "diff": difference_of(documents, changed),
+    }
+    show(answer, output, lambda: Text(answer["diff"].rstrip() or "no rule can be saved"))
+    if told.before > told.after:
+        joined = sum(len(one.rules) - 1 for one in told.merges)
+        hint(
+            f"{told.before} rules become {told.after} ({answer['ratio']:.0%}): {len(told.removals)} never decide, "
+            f"{joined} are joined to others; proven to mean the same for any fleet"
+        )
+    if to is not None:
+        write_documents(changed, to)
+    if not told.edits:
+        raise Stop(Exit.NO)
