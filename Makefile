@@ -24,7 +24,8 @@ kernel: ## run the tests on real nftables and conntrack
 	@scripts/setup.sh --root
 	@scripts/suites.sh kernel
 
-bench: setup ## measure the design load and print the figures
+bench: ## measure the design load, beside rivals where they can be had, and print the figures
+	@scripts/setup.sh --bench
 	@$(SUDO) $(PYTHON) -m tests.bench
 
 golden: setup ## rewrite the golden files; review the difference

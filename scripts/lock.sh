@@ -17,11 +17,13 @@ compile dev --all-extras --group dev "$@"
 compile agent --constraints requirements/dev.txt "$@"
 compile controller --extra controller --constraints requirements/dev.txt "$@"
 compile analysis --extra analysis --constraints requirements/dev.txt "$@"
-# Only the group: the site generator reads Markdown and needs nothing of ours.
-.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-    --custom-compile-command "make lock" --output-file requirements/docs.txt \
-    --constraints requirements/dev.txt --group docs "$@"
-echo "requirements/docs.txt: $(grep -c '^[a-z].*==' requirements/docs.txt) packages"
+# Only the group: the site generator reads Markdown, the benches' rivals are asked from outside; neither needs ours.
+for group in docs bench; do
+    .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --custom-compile-command "make lock" --output-file "requirements/$group.txt" \
+        --constraints requirements/dev.txt --group "$group" "$@"
+    echo "requirements/$group.txt: $(grep -c '^[a-z].*==' "requirements/$group.txt") packages"
+done
 
 if grep -nE '://|file:|[ @]/|--(extra-)?index|--find-links' requirements/*.txt; then
     echo "a lock names an address or a path of this machine; see the lines above" >&2

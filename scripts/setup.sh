@@ -4,6 +4,7 @@
 #   scripts/setup.sh          the locked requirements, and Cellwall itself, editable
 #   scripts/setup.sh --root   the same, and refuse if the kernel's packet filter cannot be changed
 #   scripts/setup.sh --docs   the same, and the site generator
+#   scripts/setup.sh --bench  the same, and the rivals that the benches measure, where they can be had
 set -eu
 cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/sbin:/sbin" # where nft and ip live, and a user's PATH does not reach
@@ -77,11 +78,13 @@ install_packages() { # install_packages NAME...: with apt, after one look at wha
 
 want_root=no
 want_docs=no
+want_bench=no
 for argument in "$@"; do
     case $argument in
         --root) want_root=yes ;;
         --docs) want_docs=yes ;;
-        *) die "unknown option \`$argument\`; wanted --root or --docs" ;;
+        --bench) want_bench=yes ;;
+        *) die "unknown option \`$argument\`; wanted --root, --docs or --bench" ;;
     esac
 done
 [ "$(uname -s)" = Linux ] || die "this is $(uname -s), and Cellwall enforces in the kernel of Linux"
@@ -92,6 +95,11 @@ missing=''
 command -v nft >/dev/null || missing="$missing nftables"
 command -v ip >/dev/null || missing="$missing iproute2"
 command -v sysctl >/dev/null || missing="$missing procps"
+# Other firewalls, whose rules are imported: the tests load them, to see that both mean the same.
+if [ $want_root = yes ]; then
+    command -v iptables-restore >/dev/null || missing="$missing iptables"
+    command -v ipset >/dev/null || missing="$missing ipset"
+fi
 # Debian splits venv from Python, and what is missing then is ensurepip.
 "$base" -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
@@ -122,5 +130,13 @@ if [ $want_docs = yes ] && ! done_already docs; then
     step "install the site generator" \
         "${pip[@]}" --require-hashes --only-binary :all: -r requirements/docs.txt
     stamp docs >$VENV/stamp-docs
+fi
+if [ $want_bench = yes ] && ! done_already bench; then
+    # In a subshell: a bench whose rival is not to be had says so, and measures ours alone.
+    if (step "install the benches' rivals" "${pip[@]}" --require-hashes --only-binary :all: -r requirements/bench.txt); then
+        stamp bench >$VENV/stamp-bench
+    else
+        echo 'cellwall: the benches go on without their rivals' >&2
+    fi
 fi
 rm -f "$LOG"

@@ -1,10 +1,13 @@
 """How every suite runs: the amount of generated examples, and which tests need root or much time."""
 
 import os
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+COMPARED = "compared, none of them otherwise: "
+"""How the name of a property begins that says how many verdicts a test compared."""
 SOAK = os.environ.get("CELLWALL_SOAK") == "1"
 
 # A test that must bound its examples writes `max_examples=settings().max_examples // 10`, so that soak
@@ -22,3 +25,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many verdicts were compared, as tests recorded it by `record_property`, for the log of a build."""
+    compared: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        compared.update({name: count for name, count in report.user_properties if name.startswith(COMPARED)})
+    for name, count in sorted(compared.items()):
+        terminalreporter.write_line(f"{name}: {count:,}")

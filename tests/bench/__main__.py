@@ -1,6 +1,6 @@
 """Run the benches: `python -m tests.bench [NAME…] [--quick] [--write] [-o json]`.
 
-A full run writes its tables into docs/benchmarks.md. `--quick` takes two minutes, shows that all works, and writes
+A full run writes its tables into docs/benchmarks.md. `--quick` takes a few minutes, shows that all works, and writes
 nothing unless `--write` is given too.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
 
-from tests.bench import agent, core, datapath, updates
+from tests.bench import agent, analyses, compiling, core, datapath, evaluating, peers, updates
 from tests.bench.leftovers import sweep
 from tests.bench.measure import Progress, Scale, Section
 from tests.bench.report import PAGE, ROOT, markdown, plain, this_machine, write
@@ -26,8 +26,12 @@ BENCHES: dict[str, Callable[[Scale, Progress], Section]] = {
     "updates": updates.run,
     "agent": agent.run,
     "core": core.run,
+    "compiling": compiling.run,
+    "evaluating": evaluating.run,
+    "analyses": analyses.run,
+    "peers": peers.run,
 }
-WITHOUT_ROOT = frozenset({"core"})
+WITHOUT_ROOT = frozenset({"core", "compiling", "evaluating", "analyses"})
 
 
 def main() -> int:

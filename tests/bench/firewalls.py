@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cellwall.compile import compile_fleet
 from cellwall.enforce import NftPoint
-from tests.bench.worlds import CLIENT, CLIENT_ADDRESS, FIRST_PORT, KINDS, NOW, PORTS, SERVER, pair_of_ends, peer
+from tests.bench.worlds import CLIENT, CLIENT_ADDRESS, FIRST_PORT, KINDS, PORTS, pair_of_ends, peer, point_at
 from tests.kernel.namespaces import Namespace
 
 
@@ -60,11 +59,12 @@ class Firewall:
 
 def _install_ours(one: Firewall, client: Namespace | None) -> None:
     policy, fleet = pair_of_ends(one.peers, one.rules)
-    points = compile_fleet(policy, fleet, 1, NOW).points
-    NftPoint().apply(points[SERVER].ruleset, points[SERVER].members)
+    server = point_at(policy, fleet)
+    NftPoint().apply(server.ruleset, server.members)
     if client is not None:
         with client.inside():
-            NftPoint().apply(points[CLIENT].ruleset, points[CLIENT].members)
+            point = point_at(policy, fleet, CLIENT)
+            NftPoint().apply(point.ruleset, point.members)
 
 
 _CONNTRACK = "".join(

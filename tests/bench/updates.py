@@ -27,7 +27,7 @@ from cellwall.agent.events import (
 )
 from cellwall.agent.journal import Journal
 from cellwall.agent.keeper import Keeper
-from cellwall.compile import Point, compile_fleet
+from cellwall.compile import Point
 from cellwall.enforce import TABLE, Leave, NftPoint
 from cellwall.enforce.nft.render import render
 from cellwall.enforce.nft.script import scripts
@@ -46,7 +46,7 @@ from cellwall.wire import (
 )
 from tests.bench.hosted import hosted
 from tests.bench.measure import Progress, Scale, Section, Spread, Table, Target, quantile, ratios, timed
-from tests.bench.worlds import NOW, SERVER, pair_of_ends, peer, point_of, revised
+from tests.bench.worlds import NOW, SERVER, pair_of_ends, peer, point_at, point_of, revised
 from tests.kernel.namespaces import Namespace, namespace
 
 PEERS, RULES, MANY = 100_000, 1_000, 1_000
@@ -70,10 +70,7 @@ def run(scale: Scale, progress: Progress) -> Section:
 
 def _points() -> tuple[Point, Point]:
     policy, fleet = pair_of_ends(PEERS, RULES)
-    return (
-        compile_fleet(policy, fleet, 1, NOW).points[SERVER],
-        compile_fleet(revised(policy), fleet, 2, NOW).points[SERVER],
-    )
+    return point_at(policy, fleet), point_at(revised(policy), fleet, revision=2)
 
 
 # ---- the kernel

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from itertools import islice, product
 
-from cellwall.compile import Point, compile_fleet
+from cellwall.compile import Compiler, Point
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Side
 from cellwall.inventory import Fleet, Listener, Workload
 from cellwall.labels import Labels, Selector, parse_selector
@@ -63,8 +63,13 @@ def pair_of_ends(peers: int, rules: int) -> tuple[Policy, Fleet]:
 
 def point_of(peers: int, rules: int) -> Point:
     """What the server's point is to hold."""
-    policy, fleet = pair_of_ends(peers, rules)
-    return compile_fleet(policy, fleet, 1, NOW).points[SERVER]
+    return point_at(*pair_of_ends(peers, rules))
+
+
+def point_at(policy: Policy, fleet: Fleet, workload: str = SERVER, revision: int = 1) -> Point:
+    """What the point of `workload` is to hold, as its agent has it: the members in one dict."""
+    point = Compiler(policy, fleet, revision, NOW).point(workload)
+    return replace(point, members=dict(point.members.items()))
 
 
 def crowd(peers: int) -> list[Workload]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cellwall.analysis import distinct
 from cellwall.controller.store.flow_memory import MemoryFlows
 from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStore, FlowStoreError, Query, cursor
 from cellwall.controller.store.loop import FlowProcess, open_flows
@@ -434,3 +435,25 @@ def test_a_request_that_the_engine_refuses_leaves_the_store_working(process: Flo
     refused = process.insert_many([([replace(record(), connections=-1)], bad), ([record()], good)])
     assert list(refused) == [bad]
     assert process.count() == before + 1
+
+
+def test_keys_are_the_tuples_as_columns(store: FlowStore) -> None:
+    records = [
+        record(at=0, process=NGINX, connections=3),
+        record(at=1, process=POSTGRES, connections=4),
+        record(at=2, side=Side.INGRESS, connections=9),
+        record(port=80, at=3, connections=2, outcome=Outcome.DENIED, would=Outcome.DENIED),
+        record(port=80, at=4, side=Side.INGRESS, connections=5),
+        record(OUT, "fd00::1", 443, at=5),
+    ]
+    store.insert(records, batch())
+    keys = store.keys(T0)
+    found = {keys.key(at): (int(keys.flows[at]), int(keys.connections[at])) for at in range(len(keys))}
+    wanted: dict[FlowKey, tuple[int, int]] = {}
+    for seen in distinct(store.tuples(T0)):
+        flows, connections = wanted.get(seen.key, (0, 0))
+        wanted[seen.key] = flows + 1, connections + seen.connections
+    assert found == wanted
+    some = [key for key in found if key.port != 80]
+    assert store.tuples_of(T0, some) == tuple(one for one in store.tuples(T0) if one.key.port != 80)
+    assert store.tuples_of(T0, []) == () and len(store.keys(T0 + 10 * HOUR_S)) == 0

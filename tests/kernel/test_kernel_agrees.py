@@ -4,7 +4,7 @@ both directions, local identities included; and it counts each with the right ve
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +23,7 @@ from cellwall.compile import compile_fleet
 from cellwall.enforce import Leave, NftPoint, Seen
 from cellwall.flows import Outcome, Side
 from cellwall.observe import cgroup_mount, open_conntrack
-from cellwall.policy import Flow, Tier, decide_at
+from cellwall.policy import Flow, Tier, Verdict, decide
 
 pytestmark = needs_namespaces
 NOW = 1_800_000_000.0
@@ -108,77 +108,92 @@ def lab() -> Generator[Lab]:
 )
 @given(st.data(), worlds(rules=8, size=SIZE))
 def test_the_kernel_agrees_with_decide(lab: Lab, data: st.DataObject, world: World) -> None:
-    compiled = compile_fleet(world.policy, world.fleet, 1, NOW)
-    for name, kernel in lab.points.items():
-        with lab.by_address[ip_address(f"10.0.0.{name[1:]}")].space.inside():
-            point = compiled.points.get(name)
-            if point is None:
-                kernel.remove(Leave.OPEN)
-            else:
-                kernel.apply(point.ruleset, point.members)
-                kernel.collect()
-    lab.forget()
-    sent: dict[int, Flow] = {}
-    portless: set[tuple[object, ...]] = set()
-    wrong: list[str] = []
-    judged: dict[tuple[str, Side], dict[tuple[object, ...], set[tuple[Outcome, Outcome, str]]]] = {}
-    for _ in range(PACKETS):
-        flow = data.draw(flows(world.fleet))
-        if flow.source.workload is not None and flow.source.workload == flow.destination.workload:
-            continue
-        if flow.protocol in PORTLESS:
-            # Without ports the way back has the same tuple, and is a reply.
-            if (flow.destination.address, flow.source.address, flow.protocol) in portless:
+    trial = Trial(lab, world)
+    trial.send(data.draw(flows(world.fleet)) for _ in range(PACKETS))
+    assert not trial.wrong(), trial.complaint
+
+
+class Trial:
+    """A world put in force in a lab: packets are sent in it, and what became of them is compared with `decide`."""
+
+    def __init__(self, lab: Lab, world: World) -> None:
+        self._lab, self._world = lab, world
+        self._points = compile_fleet(world.policy, world.fleet, 1, NOW).points
+        for name, kernel in lab.points.items():
+            with lab.by_address[ip_address(f"10.0.0.{name[1:]}")].space.inside():
+                point = self._points.get(name)
+                if point is None:
+                    kernel.remove(Leave.OPEN)
+                else:
+                    kernel.apply(point.ruleset, point.members)
+                    kernel.collect()
+        lab.forget()
+        self.packets = 0
+        self.complaint = ""
+        self._wrong: list[str] = []
+        self._portless: set[tuple[object, ...]] = set()
+        self._judged: dict[tuple[str, Side], dict[tuple[object, ...], set[tuple[Outcome, Outcome, str]]]] = {}
+
+    def send(self, flows: Iterable[Flow]) -> None:
+        """Send the first packet of each flow, and see which left and which came through."""
+        world, sent = self._world, dict[int, tuple[Flow, Verdict | None]]()
+        for flow in flows:
+            if flow.source.workload is not None and flow.source.workload == flow.destination.workload:
                 continue
-            portless.add((flow.source.address, flow.destination.address, flow.protocol))
-        number, left = lab.send(flow)
-        verdicts = {
-            side: decide_at(side, world.policy, world.fleet, flow, NOW)
-            for side, end in ((Side.EGRESS, flow.source), (Side.INGRESS, flow.destination))
-            if end.agent
-        }
-        egress = verdicts.get(Side.EGRESS)
-        if left is not (egress is None or egress.outcome is Outcome.ALLOWED):
-            wrong.append(f"egress of {flow} {flow.source.identity}: left {left}, wanted {egress}")
-        if left:
-            sent[number] = flow
-        for side, verdict in verdicts.items():
-            end = flow.source if side is Side.EGRESS else flow.destination
-            built_in = verdict.tier is Tier.LIFELINE and verdict.because[0] not in world.policy.by_id
-            if end.workload is None or built_in or (side is Side.INGRESS and not left):
-                continue
-            key = (flow.source.address, flow.destination.address, flow.protocol, flow.port)
-            told = (verdict.outcome, verdict.would, verdict.because[0] if verdict.because else "")
-            judged.setdefault((end.workload, side), {}).setdefault(key, set()).add(told)
-    # At its own destination: an ICMP error or an echo carries the number of a packet back.
-    heard = {id(host): hear(host) for host in lab.hosts}
-    for number, flow in sent.items():
-        expected = True
-        if flow.destination.agent:
-            verdict = decide_at(Side.INGRESS, world.policy, world.fleet, flow, NOW)
-            expected = verdict.outcome is Outcome.ALLOWED
-        came = number in heard[id(lab.by_address[flow.destination.address])]
-        if came is not expected:
-            wrong.append(f"ingress of {flow}: heard {came}, wanted {expected}")
-    for name, kernel in lab.points.items():
-        if name not in compiled.points:
-            continue
-        rules = compiled.points[name].ruleset.rule_by_number
-        mine = world.fleet.by_name[name].addresses
-        with lab.by_address[mine[0]].space.inside():
-            counted = kernel.collect()
+            if flow.protocol in PORTLESS:
+                # Without ports the way back has the same tuple, and is a reply.
+                if (flow.destination.address, flow.source.address, flow.protocol) in self._portless:
+                    continue
+                self._portless.add((flow.source.address, flow.destination.address, flow.protocol))
+            number, left = self._lab.send(flow)
+            self.packets += 1
+            decision = decide(world.policy, world.fleet, flow, NOW)
+            egress, ingress = decision.egress, decision.ingress
+            if left is not (egress is None or egress.outcome is Outcome.ALLOWED):
+                self._wrong.append(f"egress of {flow} {flow.source.identity}: left {left}, wanted {egress}")
+            if left:
+                sent[number] = flow, ingress
+            self._expect(flow, Side.EGRESS, egress)
+            self._expect(flow, Side.INGRESS, ingress if left else None)
+        # At its own destination: an ICMP error or an echo carries the number of a packet back.
+        heard = {id(host): hear(host) for host in self._lab.hosts}
+        for number, (flow, ingress) in sent.items():
+            expected = ingress is None or ingress.outcome is Outcome.ALLOWED
+            came = number in heard[id(self._lab.by_address[flow.destination.address])]
+            if came is not expected:
+                self._wrong.append(f"ingress of {flow}: heard {came}, wanted {expected}")
+
+    def _expect(self, flow: Flow, side: Side, verdict: Verdict | None) -> None:
+        """Remember what the point at one side must have counted."""
+        end = flow.source if side is Side.EGRESS else flow.destination
+        if verdict is None or end.workload is None:
+            return
+        if verdict.tier is Tier.LIFELINE and verdict.because[0] not in self._world.policy.by_id:
+            return  # what is built in is not counted
+        key = (flow.source.address, flow.destination.address, flow.protocol, flow.port)
+        told = (verdict.outcome, verdict.would, verdict.because[0] if verdict.because else "")
+        self._judged.setdefault((end.workload, side), {}).setdefault(key, set()).add(told)
+
+    def wrong(self) -> list[str]:
+        """Read what the kernels counted, and give all that was otherwise than `decide` says; `complaint` has it too."""
+        found = self._wrong + [line for name in self._points for line in self._wrong_counts(name)]
+        self.complaint = "\n".join(found[:5]) + f"\n… {len(found)} in all\n{self._world.text}"
+        return found
+
+    def _wrong_counts(self, name: str) -> Iterator[str]:
+        rules = self._points[name].ruleset.rule_by_number
+        mine = self._world.fleet.by_name[name].addresses
+        with self._lab.by_address[mine[0]].space.inside():
+            counted = self._lab.points[name].collect()
         for side in Side:
-            wanted = judged.get((name, side), {})
             found: dict[tuple[object, ...], set[tuple[Outcome, Outcome, str]]] = {}
             for one in counted:
                 if (one.source in mine) is (side is Side.EGRESS):
-                    found.setdefault(_key(one), set()).add(
-                        (one.outcome, one.would, rules[one.rule].id if one.rule else "")
-                    )
-            for key, told in wanted.items():
-                if found.get(key) != told:
-                    wrong.append(f"{name} {side} counted {found.get(key)} for {key}, wanted {told}")
-    assert not wrong, "\n".join(wrong[:5]) + f"\n… {len(wrong)} in all\n{world.text}"
+                    told = (one.outcome, one.would, rules[one.rule].id if one.rule else "")
+                    found.setdefault(_key(one), set()).add(told)
+            for key, wanted in self._judged.get((name, side), {}).items():
+                if found.get(key) != wanted:
+                    yield f"{name} {side} counted {found.get(key)} for {key}, wanted {wanted}"
 
 
 def _key(one: Seen) -> tuple[object, ...]:

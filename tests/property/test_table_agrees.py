@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -9,9 +10,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellwall.analysis import Assume
-from cellwall.analysis.table import Table
-from cellwall.flows import Outcome
+from cellwall.analysis import Assume, Keys, Table, distinct, impact, sifted_impact
+from cellwall.flows import FlowKey, FlowRecord, Outcome, Process, Side
 from cellwall.policy import decide, endpoint
 from tests.property.worlds import IDENTITIES, World, flows, worlds
 
@@ -67,3 +67,28 @@ def test_columns_are_the_table(data: st.DataObject, world: World, assume: Assume
     four += [one.destination.address for one in seen if one.destination.address.version == 4]
     located = columns.locate(np.array([int(one) for one in four], np.uint32))
     assert located.tolist() == [table.kind_at(one) for one in four]
+
+
+@given(st.data(), worlds(), worlds())
+def test_a_sift_leaves_nothing_out(data: st.DataObject, world: World, other: World) -> None:
+    """Of the flows that it lets go, none fares otherwise; and an impact through it is that of all records."""
+    records: list[FlowRecord] = []
+    for number in range(data.draw(st.integers(1, 25))):
+        flow = data.draw(flows(world.fleet))
+        who = flow.source.identity
+        process = Process("p", who.user or "", who.unit or "", "")
+        key = FlowKey(flow.source.address, flow.destination.address, flow.protocol, flow.port)
+        seen = FlowRecord(key, "w1", Side.EGRESS, Outcome.ALLOWED, Outcome.ALLOWED, (), 1, number + 1, NOW, NOW)
+        records.append(replace(seen, process=process))
+    records = list({(one.key, one.process): one for one in records}.values())
+    counts: dict[FlowKey, tuple[int, int]] = {}
+    for one in distinct(records):
+        had = counts.get(one.key, (0, 0))
+        counts[one.key] = had[0] + 1, had[1] + one.connections
+    keys = Keys.from_counts(counts)
+
+    def of(some: Sequence[FlowKey]) -> list[FlowRecord]:
+        return [one for one in records if one.key in some]
+
+    arguments = world.policy, other.policy, world.fleet
+    assert sifted_impact(*arguments, keys, of, NOW) == impact(*arguments, records, NOW)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 from cellwall.analysis.reach import Assume, Kind, Reach, all_identities, places_outside
 from cellwall.analysis.replay import Replay, distinct, judge_seen, replay_seen
-from cellwall.flows import FlowRecord, Side
+from cellwall.analysis.table import Table
+from cellwall.flows import FlowKey, FlowRecord, Side
 from cellwall.inventory import Fleet
 from cellwall.policy import NOBODY, Endpoint, Identity, Policy, Rule
 from cellwall.traffic import NOTHING, PortSet
+
+if TYPE_CHECKING:
+    from cellwall.analysis.keys import Keys
 
 UNCHANGED = (NOTHING, NOTHING)
 
@@ -60,6 +65,27 @@ def impact(
     before, after = Reach(old, fleet, now), Reach(new, new_fleet or fleet, now)
     flows = [replace(seen, was=judge_seen(before, seen, assume)) for seen in distinct(records)]
     return Impact(replay_seen(after, flows, assume), difference(before, after, assume))
+
+
+def sifted_impact(
+    old: Policy,
+    new: Policy,
+    fleet: Fleet,
+    keys: Keys,
+    records: Callable[[Sequence[FlowKey]], Iterable[FlowRecord]],
+    now: float,
+    assume: Assume = Assume.MODES,
+    new_fleet: Fleet | None = None,
+) -> Impact:
+    """As `impact`, for millions of flows: all `keys` are judged by columns, and only of those that may fare otherwise
+    `records` are asked for."""
+    from cellwall.analysis.keys import sift
+
+    later = new_fleet or fleet
+    found = sift(Table(old, fleet, now, assume), Table(new, later, now, assume), keys)
+    told = impact(old, new, fleet, records([keys.key(int(at)) for at in found.doubtful]), now, assume, new_fleet)
+    seen = replace(told.seen, checked=found.flows, connections=found.connections, unknown=found.unknown)
+    return replace(told, seen=seen)
 
 
 def difference(before: Reach, after: Reach, assume: Assume = Assume.MODES) -> tuple[Change, ...]:

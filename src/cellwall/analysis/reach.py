@@ -13,7 +13,7 @@ from itertools import product
 
 from cellwall.flows import Side
 from cellwall.inventory import Fleet
-from cellwall.labels import Labels
+from cellwall.labels import LabelIndex
 from cellwall.policy import (
     BUILT_IN,
     NOBODY,
@@ -209,8 +209,10 @@ class _Index:
         whos = {who for who, _, _ in (*self._plain, *self._asking)}
         self._selectors = tuple(sorted({who.selector for who in whos if who.selector is not None}))
         self._books = tuple(who for who in whos if who.network is not None)
-        self._keys = frozenset(key for selector in self._selectors for key in selector.keys)
-        self._by_labels: dict[Labels, frozenset[Who]] = {}
+        self._labels = LabelIndex(sorted({key for selector in self._selectors for key in selector.keys}))
+        for selector in self._selectors:
+            self._labels.watch(selector)
+        self._by_labels: dict[tuple[str | None, ...], frozenset[Who]] = {}
 
     def met(self, end: Endpoint) -> frozenset[Who]:
         """Give the ends of rules that `end` meets, apart from identities."""
@@ -219,10 +221,10 @@ class _Index:
             found |= {who for who in self._books if who.network is not None and end.address in who.network}
         if end.workload is None:
             return found
-        told = end.labels.only(self._keys)
+        told = self._labels.values(end.labels)
         matched = self._by_labels.get(told)
         if matched is None:
-            matched = frozenset(Who(selector=one) for one in self._selectors if one.matches(told))
+            matched = frozenset(Who(selector=one) for match in self._labels.matching(told) for one in match.selectors)
             self._by_labels[told] = matched
         return found | matched
 
@@ -275,8 +277,9 @@ def places_outside(books: Iterable[AddressBook], fleet: Fleet) -> Iterator[tuple
         for first, last in zip(starts, [*(start - 1 for start in starts[1:]), most], strict=True):
             # The first addresses of the world are `this network` and loopback: no one's.
             at = max(first, (1 << 24) if version == 4 else (0x2000 << 112))
-            while at <= last and (make(at) in fleet.by_address or make(at).is_loopback):
-                at += 1
+            while at <= last and ((own := make(at).is_loopback) or make(at) in fleet.by_address):
+                # Loopback is a network of 2**24 addresses, or one (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3).
+                at = (at | 0xFFFFFF) + 1 if own and version == 4 else at + 1
             held = tuple(book for book in listed if at <= last and make(at) in book)
             if at <= last and held not in seen:
                 seen.add(held)

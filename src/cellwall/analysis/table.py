@@ -18,6 +18,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from cellwall.analysis.naming import Part, bits_of, checks, ends_of, name_of, number_part, own_ends, seen_by
 from cellwall.analysis.reach import Assume, all_identities, places, places_outside
 from cellwall.compile import Class, Cut, RuleBook
 from cellwall.flows import Side
@@ -39,6 +40,9 @@ from cellwall.policy import (
 from cellwall.traffic import EVERYTHING, LAST_POINT, Address, PortSet, Span
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cellwall.analysis.columns import Columns
 
 CONTROLLERS = "the controllers"
@@ -80,10 +84,6 @@ class _End:
     mode: Mode
     titles: list[str] = field(default_factory=list[str])
     kinds: dict[Identity, int] = field(default_factory=dict[Identity, int])
-
-
-Part = tuple[tuple[str, ...], tuple[str, ...]]
-"""The ids of the rules that name an end, as the points of the source's and of the destination's side see it."""
 
 
 class Table:
@@ -147,6 +147,18 @@ class Table:
         if end is None:
             return self.kind_outside(address.version, int(address))
         return self._kind_as(end, identity)
+
+    def several(self) -> NDArray[np.bool_]:
+        """Say of each kind whether rules ask who the process there is, so that others may fare otherwise."""
+        import numpy as np
+
+        return np.array([len(end.kinds) > 1 for end in self._kind_ends], np.bool_)
+
+    def agents(self) -> NDArray[np.bool_]:
+        """Say of each kind whether a point of its own enforces for it."""
+        import numpy as np
+
+        return np.array([kind.example.agent for kind in self.kinds], np.bool_)
 
     def kind_outside(self, version: int, at: int) -> int:
         """Give the kind of an address, as an integer, that no workload owns."""
@@ -256,11 +268,11 @@ class Table:
         """Give the identities that rules ask of processes there."""
         if not self._asking or not end.example.agent:
             return set()
-        return {who.identity for rule in self._asking for who in _own_ends(rule) if who.identity and end.one.meets(who)}
+        return {who.identity for rule in self._asking for who in own_ends(rule) if who.identity and end.one.meets(who)}
 
     @cached_property
     def _asking(self) -> tuple[Rule, ...]:
-        return tuple(rule for rule in self._book.rules.values() if any(who.identity for who in _own_ends(rule)))
+        return tuple(rule for rule in self._book.rules.values() if any(who.identity for who in own_ends(rule)))
 
     @staticmethod
     def _kind_as(end: _End, identity: Identity) -> int:
@@ -297,7 +309,7 @@ class Table:
                 by_part[part].append(column)
         columns_of: tuple[dict[str, int], dict[str, int]] = ({}, {})
         for part, held in by_part.items():
-            bits = _bits(held, len(columns))
+            bits = bits_of(held, len(columns))
             for at, ids in enumerate(named[part]):
                 table = columns_of[at]
                 for rule_id in ids:
@@ -325,9 +337,9 @@ class Table:
         by_name: defaultdict[object, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
         for rule in self._book.rules.values():
             for side in rule.sides:
-                for who in _seen(rule, word, side):
-                    if not who.identity or not _checks(word, side):
-                        by_name[_name(who)][side is Side.INGRESS].append(rule.id)
+                for who in seen_by(rule, word, side):
+                    if not who.identity or not checks(word, side):
+                        by_name[name_of(who)][side is Side.INGRESS].append(rule.id)
         numbers: dict[Part, int] = {((), ()): 0}
         found: dict[object, int] = {}
         for name, (egress, ingress) in by_name.items():
@@ -354,7 +366,7 @@ class Table:
     def _part_of(self, match: Match, by_name: dict[object, int], named: list[Part]) -> int:
         """Give the number of the set of rules that name any of the selectors of a match."""
         parts = [named[by_name[one]] for one in match.selectors if one in by_name]
-        return _numbered(parts, by_name, named)
+        return number_part(parts, by_name, named)
 
     def _part_asked(
         self, end: _End, identity: Identity, word: str, by_name: dict[object, int], named: list[Part]
@@ -366,10 +378,10 @@ class Table:
             for rule in self._asking
             if side in rule.sides
             and any(
-                who.identity and who.identity.covers(identity) and end.one.meets(who) for who in _ends_of(rule, word)
+                who.identity and who.identity.covers(identity) and end.one.meets(who) for who in ends_of(rule, word)
             )
         )
-        return _numbered([((), ids) if side is Side.INGRESS else (ids, ())], by_name, named)
+        return number_part([((), ids) if side is Side.INGRESS else (ids, ())], by_name, named)
 
     # --- rows: what tells destinations apart ---
 
@@ -540,59 +552,5 @@ def _book(channel: Rule) -> AddressBook:
     return found
 
 
-def _name(who: Who) -> object:
-    return who.selector if who.selector is not None else who.network.name if who.network is not None else None
-
-
-def _checks(word: str, side: Side) -> bool:
-    """Say whether the point at `side` is that of the `word` end: it alone can check an identity there."""
-    return (word == "source") is (side is Side.EGRESS)
-
-
-def _ends_of(rule: Rule, word: str) -> tuple[Who, ...]:
-    return rule.source if word == "source" else rule.destination
-
-
-def _seen(rule: Rule, word: str, side: Side) -> Iterator[Who]:
-    """Give the ends of a rule as the point at `side` sees them: it lets an allow's far identity be, and no other's."""
-    near = _checks(word, side)
-    return (who for who in _ends_of(rule, word) if near or not who.identity or rule.action is Action.ALLOW)
-
-
-def _own_ends(rule: Rule) -> Iterator[Who]:
-    if Side.EGRESS in rule.sides:
-        yield from rule.source
-    if Side.INGRESS in rule.sides:
-        yield from rule.destination
-
-
 def _joined(one: Sets, other: Sets) -> Sets:
     return one[0] | other[0], one[1] | other[1], one[2] | other[2], one[3] | other[3]
-
-
-def _numbered(parts: Iterable[Part], by_name: dict[object, int], named: list[Part]) -> int:
-    egress = {rule_id for part in parts for rule_id in part[0]}
-    ingress = {rule_id for part in parts for rule_id in part[1]}
-    part = tuple(sorted(egress)), tuple(sorted(ingress))
-    number = by_name.get(part)
-    if number is None:
-        if not any(part):
-            number = 0
-        else:
-            number = len(named)
-            named.append(part)
-        by_name[part] = number
-    return number
-
-
-def _bits(held: list[int], width: int) -> int:
-    """Give an integer with these bits set."""
-    if len(held) < 16:
-        bits = 0
-        for at in held:
-            bits |= 1 << at
-        return bits
-    found = bytearray(width // 8 + 1)
-    for at in held:
-        found[at >> 3] |= 1 << (at & 7)
-    return int.from_bytes(found, "little")

@@ -23,6 +23,8 @@ FILES = {
     "labels": "fleet",
     "classify": "fleet",
     "policy": "policies",
+    "reach": "reach",
+    "prove": "prove",
     "replay": "replays",
     "rollout": "rollout",
     "revert": "rollout",

@@ -10,7 +10,8 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cellwall.cli import minimise
+from cellwall.cli import imports, minimise
+from cellwall.cli.compare import EXAMPLES, diff
 from cellwall.cli.documents import fleet_of, policy_of, read_documents, read_fleet
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.fleet import Yes
@@ -45,10 +46,11 @@ def add(app: typer.Typer) -> None:
         ("suggest", suggest, ("cellwall policy suggest", "cellwall policy suggest --level ringfence --to policy/")),
         ("show", show_policy, ("cellwall policy show", "cellwall policy show --revision 3 --to old/")),
         ("revisions", revisions, ("cellwall policy revisions", "cellwall policy revisions -o json")),
-        ("diff", diff, ("cellwall policy diff 3", "cellwall policy diff 3 5 -o json")),
+        ("diff", diff, EXAMPLES),
     ):
         policy.command(name, epilog=examples(*lines))(command)
     minimise.add(policy)
+    imports.add(policy)
     app.add_typer(policy, name="policy", rich_help_panel=POLICY)
 
 
@@ -287,16 +289,3 @@ def revisions(socket: Socket = None, output: Output = Format.TABLE) -> None:
     ]
     heads = ["revision", "state", "author", "created", "note", "reason"]
     show({"items": items}, output, lambda: table(heads, rows, "no policy has been applied yet"))
-
-
-def diff(
-    old: Annotated[int, typer.Argument(help="a revision", metavar="A")],
-    new: Annotated[int | None, typer.Argument(help="another; else what is in force", metavar="[B]")] = None,
-    socket: Socket = None,
-    output: Output = Format.TABLE,
-) -> None:
-    """Compare the documents of two revisions; exit code 1 when they differ."""
-    answer = controller(socket).get("policy", "diff", a=old, b=new)
-    show(answer, output, lambda: Text("".join(one["diff"] for one in answer["files"]).rstrip() or "no difference"))
-    if answer["files"]:
-        raise Stop(Exit.NO)

@@ -22,17 +22,18 @@ class Carried(Mapping[bytes, int]):
     A part is never changed: where its class's members change, another object takes its place. So two of these differ
     in the parts alone that are not the same object."""
 
-    __slots__ = ("_size", "parts")
+    __slots__ = ("_flat", "_size", "parts")
 
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self.parts = parts
         self._size = sum(map(len, parts))
+        self._flat: dict[bytes, int] | None = None
 
     def __getitem__(self, packed: bytes) -> int:
-        for part in self.parts:
-            if packed in part:
-                return part[packed]
-        raise KeyError(packed)
+        # Who looks up one address mostly looks up many.
+        if self._flat is None:
+            self._flat = self.flat()
+        return self._flat[packed]
 
     def __iter__(self) -> Iterator[bytes]:
         return chain.from_iterable(self.parts)

@@ -26,6 +26,9 @@ from cellwall.inventory import Fleet, InventoryError, Listener, Workload
 from cellwall.policy import Policy, Rule
 from cellwall.traffic import Address
 
+MOST_USED = 8192
+"""For how many sets of own classes what their entries speak of is kept."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -340,6 +343,9 @@ class Compiler:
             peers = BitMap.union(*(one.peers for one in made))
             rules = frozenset[str]().union(*(one.rules for one in made))
             classes = [one for number in peers if (one := self.cut.numbered(number)) is not None]
+            if len(self._used) >= MOST_USED:
+                self._used.clear()
+                self._carried.clear()
             found = self._used[own] = _Used(
                 made=made,
                 rules=tuple(sorted(self._card(self._book.rules[rule_id]) for rule_id in rules)),

@@ -16,6 +16,8 @@ from cellwall.compile.tiers import Resolved, difference, resolve
 from cellwall.flows import Side
 from cellwall.policy import NOBODY, Identity, Rule, Who
 
+MOST_ENTRIES = 2_000_000
+"""Of faces that are kept, some 150 bytes each; beyond, they are made again when they are asked for."""
 NO_CLASS = -1
 """In place of the slot of a class: the addresses of which rules can tell nothing."""
 
@@ -46,6 +48,7 @@ class FaceMaker:
     def __init__(self, cut: Cut, book: RuleBook, numbers: dict[str, int]) -> None:
         self.cut, self.book, self.numbers = cut, book, numbers
         self._made: dict[int, Faces] = {}
+        self._entries_kept = 0
         self._resolved: dict[tuple[str, ...], tuple[Resolved, ...]] = {}
         self._near_of: dict[Side, dict[str, Near]] = {side: {} for side in Side}
         self._near_to: dict[Class, Near] = {}
@@ -55,13 +58,19 @@ class FaceMaker:
         slot = NO_CLASS if one is None else one.slot
         found = self._made.get(slot)
         if found is None:
-            found = self._made[slot] = self._make(one)
+            found = self._make(one)
+            self._entries_kept += sum(len(face.ingress) + len(face.egress) for face in found.faces)
+            if self._entries_kept > MOST_ENTRIES:
+                self._made.clear()
+                self._entries_kept = 0
+            self._made[slot] = found
         return found
 
     def forget(self, stale: Near) -> None:
         """Let go of faces that may be otherwise by now."""
         if stale.everywhere:
             self._made.clear()
+            self._entries_kept = 0
         else:
             for slot in stale.slots:
                 self._made.pop(slot, None)

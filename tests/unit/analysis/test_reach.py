@@ -1,10 +1,11 @@
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from tests.unit.analysis.world import FLEET, NOW, flow, policy
 
 from cellwall.analysis import Assume, Reach, all_identities, holds, places_outside
 from cellwall.flows import Side
-from cellwall.policy import NOBODY, Identity
+from cellwall.inventory import Fleet
+from cellwall.policy import NOBODY, AddressBook, Identity
 from cellwall.traffic import EVERYTHING, NOTHING, PortSet, parse_ports
 
 
@@ -116,3 +117,9 @@ def test_a_deny_that_asks_for_the_far_process_leaves_the_matter_to_the_far_point
     assert holds(reach.passing_at(Side.EGRESS, source, target, Assume.ENFORCE), at)
     assert not holds(reach.passing_at(Side.INGRESS, source, target, Assume.ENFORCE), at)
     assert reach.identities(Side.INGRESS) == (NOBODY, Identity(user="root"))
+
+
+def test_a_controller_on_loopback_takes_no_time_to_pass_by() -> None:
+    book = AddressBook("near", (ip_network("127.0.0.1/32"), ip_network("127.0.0.0/9")))
+    titles = [title for title, _ in places_outside([book], Fleet())]
+    assert titles == ["elsewhere (IPv4)", "elsewhere (IPv6)"]

@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict
 
-from cellwall.analysis import Impact, impact
+from cellwall.analysis import Impact, sifted_impact
 from cellwall.controller.api.channel import Channel
 from cellwall.controller.control import Control
 from cellwall.controller.core import Wanted
@@ -66,11 +67,13 @@ class Desk:
     async def impact(self, after: Ground, since: float) -> Impact:
         """Say what changes for the flows that were seen, and for all that can be. Raises `FlowStoreError`."""
         before, now = self.control.ground(), self.clock()
-        records = await asyncio.to_thread(self.flows.tuples, since)
+        keys = await asyncio.to_thread(self.flows.keys, since)
         # Documents may declare workloads of their own: both policies are looked at with those of the new ones.
         alike = before.fleet.by_address.keys() == after.fleet.by_address.keys()
         fleet = before.fleet if alike else after.fleet
-        return await asyncio.to_thread(impact, before.policy, after.policy, fleet, records, now, new_fleet=after.fleet)
+        records = partial(self.flows.tuples_of, since)
+        work = partial(sifted_impact, before.policy, after.policy, fleet, keys, records, now, new_fleet=after.fleet)
+        return await asyncio.to_thread(work)
 
 
 def the_desk(request: Request) -> Desk:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from cellwall.analysis import Keys, distinct
 from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStoreError, Query, Tick, cursor, key_order
 from cellwall.flows import Flow, FlowKey, FlowRecord, Process, Side, Tally, merge, tally
 from cellwall.traffic import Address, Network, point
@@ -69,6 +70,19 @@ class MemoryFlows:
         for one in sorted(self.edges(since), key=_rank, reverse=True):
             _add_to(sums, (one.key, one.side, one.process), one, revision=False)
         return tuple(sorted(sums.values(), key=lambda one: (*_order(one)[:5], *_named(one.process))))
+
+    def tuples_of(self, since: float, keys: Sequence[FlowKey]) -> tuple[FlowRecord, ...]:
+        """Give those of `tuples` that have one of `keys`."""
+        asked = frozenset(keys)
+        return tuple(one for one in self.tuples(since) if one.key in asked)
+
+    def keys(self, since: float) -> Keys:
+        """Give the distinct keys as columns."""
+        counts: dict[FlowKey, tuple[int, int]] = {}
+        for seen in distinct(self.tuples(since)):
+            flows, connections = counts.get(seen.key, (0, 0))
+            counts[seen.key] = flows + 1, connections + seen.connections
+        return Keys.from_counts(counts)
 
     def series(self, since: float, until: float, step_s: float) -> tuple[Tick, ...]:
         """Count connections per step."""

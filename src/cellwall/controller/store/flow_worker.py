@@ -143,6 +143,30 @@ class Engine:
                 FROM ({_edges(since, None)}) GROUP BY {_KEY}, side, {_PROCESS} ORDER BY {_KEY}, side, {_PROCESS}"""
         )
 
+    def tuples_of(self, since: int, keys: list[tuple[bytes, bytes, int, int]]) -> list[list[Any]]:
+        """Give the distinct flows since an hour that have one of `keys`; of these there are few."""
+        asked = ", ".join(f"({_hex(one)}, {_hex(other)}, {int(by)}, {int(at)})" for one, other, by, at in keys)
+        return self._columns(
+            f"""SELECT {_KEY}, side, {_LATEST}, {_PROCESS}, argMax(revision, {_RANK}), {_COUNTS}
+                FROM ({_edges(since, None, f"({_KEY}) IN ({asked})")}) GROUP BY {_KEY}, side, {_PROCESS}
+                ORDER BY {_KEY}, side, {_PROCESS}"""
+        )
+
+    def keys(self, since: int) -> list[bytes]:
+        """Give the distinct keys since an hour, as columns: source, destination, point, flows, connections.
+
+        Of a key, as many flows as processes opened it; what egress let through arrives at ingress."""
+        found = self._client.query_arrow(
+            f"""SELECT source, destination, toUInt32(toUInt32(protocol) * 65536 + port) AS point,
+                toUInt64(greatest(1, countIf(side = 0))) AS flows,
+                toUInt64(if(flows > 1, sumIf(all, side = 0), greatest(sumIf(all, side = 0),
+                    sumIf(all, side = 0 AND refused = 1) + sumIf(all, side = 1)))) AS connections
+                FROM (SELECT {_KEY}, side, {_PROCESS}, sum(connections) AS all, argMax(outcome, {_RANK}) AS refused
+                    FROM ({_edges(since, None)}) GROUP BY {_KEY}, side, {_PROCESS})
+                GROUP BY {_KEY}"""
+        )
+        return [_raw(found.column(at)) for at in range(5)]
+
     def series(self, since: float, until: float, step_s: float) -> list[list[Any]]:
         """Give per step: its number, and the allowed, denied and would-be-denied connections."""
         return self._columns(
@@ -177,8 +201,19 @@ class Engine:
         return [list(column) for column in found]
 
 
-def _edges(since: int, until: int | None) -> str:
+def _raw(column: Any) -> bytes:
+    """Give the bytes of a column of values of one width."""
+    whole = column.combine_chunks()
+    if not len(whole):
+        return b""
+    width = whole.type.bit_width // 8
+    start = whole.offset * width
+    return bytes(memoryview(whole.buffers()[1])[start : start + len(whole) * width])
+
+
+def _edges(since: int, until: int | None, among: str = "") -> str:
     end = f"AND hour < {int(until)}" if until is not None else ""
+    end += f" AND {among}" if among else ""
     sums = ", ".join(f"{how}(e.{name}) AS {name}" for name, how in _SUMS.items())
     return f"SELECT {_SAME}, {sums} FROM edges AS e WHERE hour >= {int(since)} {end} GROUP BY {_SAME}"
 

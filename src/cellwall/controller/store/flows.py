@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cellwall.analysis import Keys
 from cellwall.flows import Flow, FlowKey, FlowRecord, Outcome
 from cellwall.traffic import EVERYTHING, Address, CellwallError, Network, PortSet
 
@@ -84,6 +85,14 @@ class FlowStore(Protocol):
 
         Verdict, rules, revision and reporter are those of the latest.
         """
+        ...
+
+    def keys(self, since: float) -> Keys:
+        """Give the distinct keys of `tuples`, as columns: for millions of them."""
+        ...
+
+    def tuples_of(self, since: float, keys: Sequence[FlowKey]) -> tuple[FlowRecord, ...]:
+        """Give those of `tuples` that have one of `keys`."""
         ...
 
     def series(self, since: float, until: float, step_s: float) -> tuple[Tick, ...]:

@@ -29,14 +29,17 @@ from typing import Any
 
 import msgspec
 
+from cellwall.analysis import Keys
 from cellwall.controller.store.flow_columns import OUTCOMES, from_columns, pack16, read_columns, to_columns
 from cellwall.controller.store.flow_spool import PORTION_ROWS, Batch, Spool
 from cellwall.controller.store.flow_worker import Engine
 from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStoreError, Query, Tick
-from cellwall.flows import Flow, FlowRecord, merge
+from cellwall.flows import Flow, FlowKey, FlowRecord, merge
 from cellwall.traffic import EVERYTHING, Network
 
-CALLS = ("flows", "edges", "tuples", "series", "count", "prune")
+CALLS = ("flows", "edges", "tuples", "tuples_of", "keys", "series", "count", "prune")
+MOST_KEYS = 1000
+"""In one question: a statement is 256 KiB at most."""
 ANSWER_S = 120.0
 START_S = 30.0
 SETTLE_EVERY_S = 3.0
@@ -117,6 +120,17 @@ class FlowProcess:
     def tuples(self, since: float) -> tuple[FlowRecord, ...]:
         """Give one record for each key, side and process."""
         return from_columns(self._ask("tuples", math.floor(since / HOUR_S)))
+
+    def tuples_of(self, since: float, keys: Sequence[FlowKey]) -> tuple[FlowRecord, ...]:
+        """Give those of `tuples` that have one of `keys`."""
+        asked = [(pack16(one.source), pack16(one.destination), one.protocol, one.port) for one in keys]
+        parts = (asked[first : first + MOST_KEYS] for first in range(0, len(asked), MOST_KEYS))
+        hour = math.floor(since / HOUR_S)
+        return tuple(one for part in parts for one in from_columns(self._ask("tuples_of", hour, part)))
+
+    def keys(self, since: float) -> Keys:
+        """Give the distinct keys as columns."""
+        return Keys.of(*self._ask("keys", math.floor(since / HOUR_S)))
 
     def series(self, since: float, until: float, step_s: float) -> tuple[Tick, ...]:
         """Count connections per step."""

@@ -1,0 +1,1 @@
+"""Kubernetes NetworkPolicy: manifests to documents, and documents to manifests."""
