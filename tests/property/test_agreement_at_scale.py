@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from cellwall.analysis import Assume, Table
+from cellwall.analysis import Assume, Columns, Table
 from cellwall.compile import Compiler, judge
 from cellwall.flows import Outcome, Side
 from cellwall.inventory import Fleet
@@ -124,7 +124,7 @@ def _by_table(table: Table, flows: Sequence[Flow]) -> list[bool]:
         for ends in ([flow.source for flow in flows], [flow.destination for flow in flows])
     )
     points = np.array([point(flow.protocol, flow.port) for flow in flows], np.uint32)
-    return table.columns().judge(sources, destinations, points).tolist()
+    return Columns(table).judge(sources, destinations, points).tolist()
 
 
 class _Compiled:

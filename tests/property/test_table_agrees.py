@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellwall.analysis import Assume, Keys, Table, distinct, impact, sifted_impact
+from cellwall.analysis import Assume, Columns, Keys, Table, distinct, impact, sifted_impact
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Process, Side
 from cellwall.policy import decide, endpoint
 from tests.property.worlds import IDENTITIES, World, flows, worlds
@@ -51,7 +51,7 @@ def test_columns_are_the_table(data: st.DataObject, world: World, assume: Assume
     table = Table(world.policy, world.fleet, NOW, assume)
     most = 0 if crowded else 1 << 20
     with patch.multiple("cellwall.analysis.columns", MOST_CELLS=most, MOST_PAGES=most):
-        columns = table.columns()
+        columns = Columns(table)
     seen = [data.draw(flows(world.fleet)) for _ in range(20)]
     sources, destinations = (
         np.array([table.kind_at(end.address) for end in ends], np.int32)

@@ -28,13 +28,17 @@ from cellwall.analysis.ways import Ways
 from cellwall.analysis.why import End, Explanation, Miss, NearMiss, RuleNote, why
 
 if TYPE_CHECKING:
+    from cellwall.analysis.columns import Columns
     from cellwall.analysis.keys import Keys, Sifted, sift
+
+
+_ON_ARRAYS = {"Columns": "columns", "Keys": "keys", "Sifted": "keys", "sift": "keys"}
 
 
 def __getattr__(name: str) -> object:
     # What stands on arrays is loaded when it is asked for: documents are checked on machines without numpy too.
-    if name in {"Keys", "Sifted", "sift"}:
-        return getattr(import_module("cellwall.analysis.keys"), name)
+    if name in _ON_ARRAYS:
+        return getattr(import_module(f"cellwall.analysis.{_ON_ARRAYS[name]}"), name)
     raise AttributeError(f"module `cellwall.analysis` has no attribute `{name}`")
 
 
@@ -42,6 +46,7 @@ __all__ = [
     "Assume",
     "Change",
     "Check",
+    "Columns",
     "Comparison",
     "Counterexample",
     "Coverage",

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cellwall.analysis.columns import Columns
-
 CONTROLLERS = "the controllers"
 """The name of the book of controllers' addresses here: no network in a document can have it."""
 ACTIONS = (Action.LIFELINE, Action.DENY, Action.ALLOW, Action.WALL)
@@ -174,12 +172,6 @@ class Table:
     def ports_at(self, point: int) -> int:
         """Give the class of a point of the line of ports."""
         return bisect_right(self.firsts, point) - 1
-
-    def columns(self) -> Columns:
-        """Give the table as arrays, to judge millions of flows with."""
-        from cellwall.analysis.columns import Columns
-
-        return Columns(self)
 
     @cached_property
     def kinds_of(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.output import hint
 from cellwall.inventory import Fleet, Listener, Workload
 from cellwall.labels import Labels
 from cellwall.policy import Policy
@@ -86,3 +87,14 @@ def _text(path: Path) -> str:
         raise Stop(Exit.DOCUMENT, f"{path}: it is not UTF-8 text") from None
     except OSError as error:
         raise Stop(Exit.DOCUMENT, f"{path}: {(error.strerror or 'unreadable').lower()}") from None
+
+
+def write_documents(documents: dict[str, str], folder: Path) -> None:
+    """Write documents to files of a folder; a name that leads out of it is refused."""
+    for name, text in documents.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise Stop(Exit.DOCUMENT, f"document `{name}` leads out of `{folder}`")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    hint(f"wrote {len(documents)} documents to {folder}")

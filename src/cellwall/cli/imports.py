@@ -115,7 +115,7 @@ def _put(answer: Mapping[str, Any], what: str, to: Path | None, output: Format) 
         raise Stop(Exit.DOCUMENT, f"{len(refusals)} refused, so nothing was written")
     if to is not None:
         # Here and not above: that file adds the commands of this one.
-        from cellwall.cli.policies import write_documents
+        from cellwall.cli.documents import write_documents
 
         write_documents(answer[what], to)
 

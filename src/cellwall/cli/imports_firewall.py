@@ -140,7 +140,7 @@ def _import(
         show(answer, output, lambda: _documents(answer))
     if to is not None:
         # Here and not above: that file adds the commands of this one.
-        from cellwall.cli.policies import write_documents
+        from cellwall.cli.documents import write_documents
 
         if output is Format.TABLE:
             say(_remarks(made))

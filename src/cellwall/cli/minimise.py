@@ -33,7 +33,7 @@ def minimise(
     stay with the rules that stay. What is staged, expired or logged is left alone."""
     from cellwall.analysis import apply_edits, difference_of, told_apart
     from cellwall.analysis import minimise as shorten
-    from cellwall.cli.policies import write_documents
+    from cellwall.cli.documents import write_documents
 
     documents, now = read_documents(paths), time.time()
     policy = policy_of(documents)

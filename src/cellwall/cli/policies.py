@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cellwall.cli import imports, minimise
 from cellwall.cli.compare import EXAMPLES, diff
-from cellwall.cli.documents import fleet_of, policy_of, read_documents, read_fleet
+from cellwall.cli.documents import fleet_of, policy_of, read_documents, read_fleet, write_documents
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.fleet import Yes
 from cellwall.cli.flows import Since, moment
@@ -239,17 +239,6 @@ def suggest(
     show(answer, output, lambda: _suggested(answer))
     if to is not None:
         write_documents(answer["documents"], to)
-
-
-def write_documents(documents: dict[str, str], folder: Path) -> None:
-    """Write documents to files of a folder; a name that leads out of it is refused."""
-    for name, text in documents.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise Stop(Exit.DOCUMENT, f"document `{name}` leads out of `{folder}`")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    hint(f"wrote {len(documents)} documents to {folder}")
 
 
 def _suggested(answer: dict[str, Any]) -> RenderableType:

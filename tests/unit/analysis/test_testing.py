@@ -18,7 +18,8 @@ def results(tests: str, *texts: str) -> dict[str, bool]:
         ("{id: t, from: role=web, can: postgres, to: role=db}", False),  # not across environments
         ("{id: t, from: 'role=web,env=prod', can: postgres, to: 'role=db,env=prod'}", True),
         ("{id: t, from: 'role=web,env=prod', can: [postgres, tcp/22], to: 'role=db,env=prod'}", False),
-        ("{id: t, from: env=dev, cannot: any, to: env=prod}", False),  # errors about packets are a lifeline
+        ("{id: t, from: env=dev, cannot: any, to: env=prod}", True),  # but for lifelines, which carry no service
+        ("{id: t, from: env=dev, cannot: icmp/3, to: env=prod}", False),  # unless one is asked for
         ("{id: t, from: env=dev, cannot: [tcp, sctp], to: env=prod}", True),
         ("{id: t, from: network:office, can: tcp/80, to: role=web}", True),
         ("{id: t, from: any, cannot: postgres, to: role=web}", True),
