@@ -37,7 +37,7 @@ from cellwall.policy import (
     Who,
     controller_channel,
 )
-from cellwall.traffic import EVERYTHING, LAST_POINT, Address, PortSet, Span
+from cellwall.traffic import LAST_POINT, Address, PortSet, Span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,9 +205,9 @@ class Table:
         place[LAST_POINT + 1] = len(self.firsts)
         lasts = [*(first - 1 for first in self.firsts[1:]), LAST_POINT]
         self.ports = tuple([PortSet((Span(*pair),)) for pair in zip(self.firsts, lasts, strict=True)])
-        self._spans = {
-            ports: tuple([(place[span.first], place[span.last + 1]) for span in ports.spans]) for ports in sets
-        }
+        numbers = {ports: number for number, ports in enumerate(sets)}
+        self._ports_of = {rule.id: numbers[rule.ports] for rule in self._book.rules.values()}
+        self._spans = [tuple([(place[span.first], place[span.last + 1]) for span in ports.spans]) for ports in sets]
 
     # --- ends and kinds ---
 
@@ -387,10 +387,11 @@ class Table:
         self._spread_rows: dict[int, int] = {}
         self._resolved: dict[object, int] = {}
         self._shared_columns: dict[tuple[tuple[str, ...], Shared], int] = {}
-        swept = self._sweep(named[by_name.get(None, 0)])
+        swept = self._sweep(*map(frozenset, named[by_name.get(None, 0)]))
         commons = {both: at for at, both in enumerate(dict.fromkeys(both for _, both in swept))}
         self._commons = tuple(commons)
         self._common = [(first, commons[both]) for first, both in swept]
+        self._both_ways = self._terms[0].keys() == self._terms[1].keys()
         for kind, end in zip(self.kinds, self._kind_ends, strict=True):
             parts = self._parts_of(end, kind.identity, "destination", by_name, named)
             shared = end.one.shared
@@ -403,42 +404,50 @@ class Table:
                 self.profiles.append(self._profile(own, shared, end.version, key[3]))
             self.group_of.append(group)
 
-    def _sweep(self, part: Part) -> list[Stretch]:
+    def _sweep(self, egress: frozenset[str], ingress: frozenset[str]) -> list[Stretch]:
         """Go along the classes of ports: where the set of rules changes, and the rules there, at both sides."""
-        rules = self._book.rules
-        if all(rules[rule_id].ports == EVERYTHING for rule_id in chain(*part)):
-            return [(0, (frozenset(part[0]), frozenset(part[1])))]
-        edges: defaultdict[int, list[tuple[int, bool, str]]] = defaultdict(list)
-        for side, ids in enumerate(part):
-            for rule_id in ids:
-                for first, end in self._spans[rules[rule_id].ports]:
-                    edges[first].append((side, True, rule_id))
-                    edges[end].append((side, False, rule_id))
-        active: tuple[set[str], set[str]] = (set(), set())
-        found: list[Stretch] = [(0, (frozenset(), frozenset()))]
-        for edge in sorted(edges):
-            for side, begins, rule_id in edges[edge]:
-                if not begins:
-                    active[side].discard(rule_id)
-            for side, begins, rule_id in edges[edge]:
-                if begins:
-                    active[side].add(rule_id)
+        first = self._sweep_side(egress)
+        if egress == ingress:
+            return [(edge, (rules, rules)) for edge, rules in first]
+        second = self._sweep_side(ingress)
+        found: list[Stretch] = []
+        at = other = 0
+        for edge in sorted({edge for edge, _ in chain(first, second)}):
+            while at + 1 < len(first) and first[at + 1][0] <= edge:
+                at += 1
+            while other + 1 < len(second) and second[other + 1][0] <= edge:
+                other += 1
+            found.append((edge, (first[at][1], second[other][1])))
+        return found
+
+    def _sweep_side(self, ids: frozenset[str]) -> list[tuple[int, frozenset[str]]]:
+        by_ports: defaultdict[int, list[str]] = defaultdict(list)
+        for rule_id in ids:
+            by_ports[self._ports_of[rule_id]].append(rule_id)
+        begins: defaultdict[int, list[str]] = defaultdict(list)
+        ends: defaultdict[int, list[str]] = defaultdict(list)
+        for ports, held in by_ports.items():
+            for first, end in self._spans[ports]:
+                begins[first] += held
+                ends[end] += held
+        active: set[str] = set()
+        found: list[tuple[int, frozenset[str]]] = []
+        for edge in sorted({0, *begins, *ends}):
             if edge == len(self.firsts):
                 break
-            at = edge, (frozenset(active[0]), frozenset(active[1]))
-            if edge == 0:
-                found[0] = at
-            else:
-                found.append(at)
+            active.difference_update(ends.get(edge, ()))
+            active.update(begins.get(edge, ()))
+            found.append((edge, frozenset(active)))
         return found
 
     def _profile(
         self, own: list[Part], shared: Shared, version: int, grip: Mode | None
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         # A rule of which nobody is a source says nothing.
-        egress = tuple({rule_id for part in own for rule_id in part[0] if rule_id in self._terms[0]})
-        ingress = tuple({rule_id for part in own for rule_id in part[1] if rule_id in self._terms[1]})
-        swept, common = self._sweep((egress, ingress)), self._common
+        egress = self._terms[0].keys() & set(chain.from_iterable(part[0] for part in own))
+        alike = self._both_ways and all(part[0] == part[1] for part in own)
+        ingress = egress if alike else self._terms[1].keys() & set(chain.from_iterable(part[1] for part in own))
+        swept, common = self._sweep(frozenset(egress), frozenset(ingress)), self._common
         firsts: list[int] = []
         numbers: list[int] = []
         known: dict[tuple[int, int], int] = {}
