@@ -52,6 +52,7 @@ class Changes:
 
     seconds: dict[str, list[float]]
     touched: dict[str, list[int]]
+    named: list[float]
     remade: list[float]
     wrong: int
 
@@ -163,6 +164,7 @@ def _change_rows(
                 limit, middle = MILLISECONDS[change], quantile(seconds, 0.5) * 1e3
                 targets.append(Target(f"{name}: {change}, p50", f"≤ {limit} ms", f"{middle:.3f} ms",
                                       None if scale.quick else middle <= limit))  # fmt: skip
+        rows.append((f"{name}: to name whom a change touches, after it", *_p50_p99(told.named), ""))
         rows.append((f"{name}: a touched point made anew", *_p50_p99(told.remade), ""))
         targets.append(Target(f"{name}: points as from nothing, after all changes", f"{SAMPLE} of {SAMPLE}",
                               f"{SAMPLE - told.wrong} of {SAMPLE}", not told.wrong))  # fmt: skip
@@ -199,7 +201,7 @@ def _whole(shape: str, workloads: int, rules: int, spend_s: float) -> Whole:
 def _changes(workloads: int, rules: int, turns: int) -> Changes:
     policy, fleet = enterprise(workloads, rules)
     chance = random.Random(7)
-    told = Changes(defaultdict(list), defaultdict(list), [], 0)
+    told = Changes(defaultdict(list), defaultdict(list), [], [], 0)
     world = _World(policy, fleet, Compiler(policy, fleet, 1, NOW), told, chance)
     for name in chance.sample([one.name for one in fleet.workloads], FIRST):
         # What points have in common is there, as in a controller that has sent them.
@@ -264,7 +266,9 @@ class _World:
         change()
         difference = self.compiler.settle()
         self.told.seconds[name].append(time.perf_counter() - began)
+        began = time.perf_counter()
         touched = self.compiler.touched(difference)
+        self.told.named.append(time.perf_counter() - began)
         self.told.touched[name].append(len(touched))
         if touched and remake:
             again = min(touched)

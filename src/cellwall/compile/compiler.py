@@ -17,7 +17,6 @@ from operator import attrgetter, is_not
 from pyroaring import BitMap
 
 from cellwall.compile.carried import Carried
-from cellwall.compile.cut import Moves
 from cellwall.compile.faces import NO_CLASS, FaceMaker, Faces, Near
 from cellwall.compile.local import CanaryBook, lifeline_cards, misfits_at
 from cellwall.compile.rulebook import RuleBook, asks_identity, in_force, is_doubtful, rule_numbers, rules_in_force
@@ -43,18 +42,14 @@ class Point:
 class Difference:
     """What a change changed: `moved` addresses, packed, with the number of the class that they had and have.
 
-    `stale` are the points whose entries may be otherwise, `carrying` those whose members are, both by the slots of
-    their own classes; `workloads` are points that changed of themselves. See `Compiler.touched`."""
+    `stale` are the points whose entries may be otherwise, by the slots of their own classes; `workloads` are points
+    that changed of themselves; `everyone` says that all may have. Who carries addresses that moved is worked out when
+    it is asked for, before the next change: see `Compiler.touched`."""
 
     moved: Mapping[bytes, tuple[int, int]]
     stale: Near
-    carrying: Near
     workloads: frozenset[str]
-
-    @property
-    def everywhere(self) -> bool:
-        """Whether all points may be touched."""
-        return self.stale.everywhere or self.carrying.everywhere
+    everyone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +139,11 @@ class Compiler:
 
     def touched(self, change: Difference) -> set[str]:
         """Give the workloads whose points a difference may have changed; no others have."""
-        if change.everywhere:
+        reached = change.stale | self._carriers(change.moved)
+        if change.everyone or reached.everywhere:
             return {name for name, workload in self.workloads.items() if workload.agent}
         found = {name for name in change.workloads if name in self.workloads and self.workloads[name].agent}
-        for slot in change.stale.slots | change.carrying.slots:
+        for slot in reached.slots:
             one = self.cut.slots[slot]
             if one is not None:
                 found.update(workload.name for workload in one.members.values() if workload.agent)
@@ -269,18 +265,15 @@ class Compiler:
         if stale.everywhere:
             self._used.clear()
             self._carried.clear()
-        carrying = self._carriers(moves)
-        if batch.everyone:
-            carrying = Near(carrying.slots, everywhere=True)
         # Who is in another class has that one's entries, whether or not they are new.
         movers = {owner.name for packed in moves.addresses if (owner := self._owners.get(packed)) is not None}
-        return Difference(moves.addresses, stale, carrying, frozenset(batch.workloads | movers))
+        return Difference(moves.addresses, stale, frozenset(batch.workloads | movers), batch.everyone)
 
-    def _carriers(self, moves: Moves) -> Near:
+    def _carriers(self, moved: Mapping[bytes, tuple[int, int]]) -> Near:
         """Give the points that carry addresses that moved between classes that stay as they are."""
-        if not moves.addresses:
+        if not moved:
             return Near(BitMap())
-        numbers = {number for pair in moves.addresses.values() for number in pair if number != EVERYONE}
+        numbers = {number for pair in moved.values() for number in pair if number != EVERYONE}
         return self._faces.near_to([one for number in numbers if (one := self.cut.numbered(number)) is not None])
 
     def _at(self, rule: Rule) -> Near:
