@@ -123,7 +123,8 @@ def test_a_solver_agrees_on_which_policies_mean_the_same(text: str, other_text: 
         other = parse_policy(apply_edits({"policy.yaml": text}, minimise(one, NOW).edits).items())
     else:
         other = parse_policy([("policy.yaml", other_text)])
-    oracle = Oracle((*one.rules, *other.rules), one.labels, NOW)
+    said = (*one.lifelines, *one.rules, *other.lifelines, *other.rules)
+    oracle = Oracle(said, one.labels, NOW)
     rules = [[rule for rule in (*each.lifelines, *each.rules) if live(rule, NOW)] for each in (one, other)]
     assert oracle.apart(*rules) == bool(list(told_apart(one, other, NOW)))
     assert other_text is not None or not oracle.apart(*rules)
