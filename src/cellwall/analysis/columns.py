@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cellwall.policy import NOBODY
-from cellwall.traffic import LAST_POINT, Address
+from cellwall.traffic import LAST_POINT
 
 if TYPE_CHECKING:
     from cellwall.analysis.table import Table
@@ -77,10 +76,6 @@ class Columns:
         assert self._edges is not None
         firsts, kinds = self._edges
         return kinds[np.searchsorted(firsts, addresses, side="right") - 1]
-
-    def locate_one(self, address: Address) -> int:
-        """Give the kind of any address."""
-        return self._table.kind_at(address, NOBODY)
 
     # --- made once ---
 

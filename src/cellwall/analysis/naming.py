@@ -11,11 +11,6 @@ Part = tuple[tuple[str, ...], tuple[str, ...]]
 """The ids of the rules that name an end, as the points of the source's and of the destination's side see it."""
 
 
-def name_of(who: Who) -> object:
-    """Give how an end of a rule names workloads."""
-    return who.selector if who.selector is not None else who.network.name if who.network is not None else None
-
-
 def checks(word: str, side: Side) -> bool:
     """Say whether the point at `side` is that of the `word` end: it alone can check an identity there."""
     return (word == "source") is (side is Side.EGRESS)

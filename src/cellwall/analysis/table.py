@@ -18,9 +18,9 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from cellwall.analysis.naming import Part, bits_of, checks, ends_of, name_of, number_part, own_ends, seen_by
+from cellwall.analysis.naming import Part, bits_of, checks, ends_of, number_part, own_ends, seen_by
 from cellwall.analysis.reach import Assume, all_identities, places, places_outside
-from cellwall.compile import Class, Cut, RuleBook
+from cellwall.compile import Class, Cut, RuleBook, name_of
 from cellwall.flows import Side
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import Labels, Match, Selector

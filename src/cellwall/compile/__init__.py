@@ -24,14 +24,14 @@ from cellwall.compile.ruleset import (
 
 if TYPE_CHECKING:
     from cellwall.compile.compiler import Compiled, Compiler, Difference, Point, compile_fleet
-    from cellwall.compile.cut import Class, Cut, cut_networks
-    from cellwall.compile.rulebook import RuleBook, next_change, rule_numbers, rules_in_force
+    from cellwall.compile.cut import Class, Cut
+    from cellwall.compile.rulebook import RuleBook, name_of, next_change, rule_numbers, rules_in_force
 
 # What an agent needs is above. What makes rulesets, and the bitmaps under that, is loaded when it is asked for.
 _MAKERS = {
     "compiler": ("Compiled", "Compiler", "Difference", "Point", "compile_fleet"),
-    "cut": ("Class", "Cut", "cut_networks"),
-    "rulebook": ("RuleBook", "next_change", "rule_numbers", "rules_in_force"),
+    "cut": ("Class", "Cut"),
+    "rulebook": ("RuleBook", "name_of", "next_change", "rule_numbers", "rules_in_force"),
 }
 
 
@@ -66,9 +66,9 @@ __all__ = [
     "Ruleset",
     "class_of",
     "compile_fleet",
-    "cut_networks",
     "find_face",
     "judge",
+    "name_of",
     "next_change",
     "outcome_of",
     "pack",

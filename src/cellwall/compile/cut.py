@@ -27,7 +27,6 @@ from cellwall.compile.ruleset import EVERYONE, ClassCard, NetworkSpan
 from cellwall.inventory import Workload
 from cellwall.labels import LabelIndex, Labels, Match, Operator, Selector
 from cellwall.policy import AddressBook, Who
-from cellwall.traffic import Address
 
 Pair = tuple[str, str]
 Values = tuple[str | None, ...]
@@ -192,11 +191,6 @@ class Cut:
         """Give the slots of the classes that have all these values of shared keys."""
         found = [self._by_pair.get(pair, BitMap()) for pair in values]
         return BitMap.intersection(*found) if len(found) > 1 else found[0]
-
-    def class_of(self, labels: Labels, address: Address) -> tuple[tuple[Match, ...], tuple[Pair, ...], frozenset[str]]:
-        """Say what rules could tell of an address, be it in the fleet or not."""
-        values = self._index.values(labels)
-        return self._index.matching(values), self._shared_of(values), self.networks_of(address.version, int(address))
 
     def networks_of(self, version: int, at: int) -> frozenset[str]:
         """Give the names of the networks that hold an address, given as an integer."""
