@@ -408,8 +408,8 @@ def test_the_rules_that_cut_the_most_are_those_that_trying_all_of_them_finds(
     def apart(*without: str) -> bool:
         held = ways(*without)
         walk = Walk(held, ports)
-        begin, goals = walk.begin(held.held(start), hops), held.held(goal)
-        hosts, targets = held.hosts_of(begin), held.hosts_of(goals)
+        (begin, hosts), goals = walk.begin(held.held(start), hops), held.held(goal)
+        targets = held.hosts_of(goals)
         at_once = walk.shortest(begin, hosts, goals, targets, ports, 1)
         return not at_once and not walk.shortest(begin, hosts, goals, targets & ~hosts, ports, hops)
 

@@ -67,8 +67,7 @@ class _Landing:
 class _Cutter:
     def __init__(self, ways: Ways, start: Asked, ports: PortSet, hops: int | None) -> None:
         self._ways, self._grid, self._ports, self._hops = ways, Grid(ways), ports, hops
-        self._start = Walk(ways).begin(ways.held(start), hops)
-        self._begun = ways.hosts_of(self._start)
+        self._start, self._begun = Walk(ways).begin(ways.held(start), hops)
         self._sure = True
 
     # --- the fewest workloads ---

@@ -88,8 +88,7 @@ class Walk:
     def forward(self, start: Asked, hops: int | None = None) -> Spread:
         """Say what is reached from `start` in `hops` at most, or in any number."""
         ways = self.ways
-        kinds = self.begin(ways.held(start), hops)
-        begun = ways.hosts_of(kinds)
+        kinds, begun = self.begin(ways.held(start), hops)
         fresh, fresh_hosts, taken, places = kinds, begun, begun, ways.places & ~kinds
         landings: list[_Landed] = []
         steps: dict[str, _Step] = {}
@@ -121,7 +120,7 @@ class Walk:
                 end = steps[end].caller
             return tuple(reversed(found))
 
-        reached, titles = ways.names(taken & ~begun), self.titles(kinds)
+        reached, titles = ways.names(taken & ~begun), self.titles(kinds, begun)
         return Spread(titles, begun.bit_count(), self._joined(landings), reached, len(ways.hosts), find=path)
 
     def backward(self, goal: Asked, hops: int | None = None, start: Asked | None = None) -> Spread:
@@ -129,9 +128,9 @@ class Walk:
         ways = self.ways
         goals = ways.held(goal)
         begun = ways.hosts_of(goals)
-        wanted = ways.ends.all if start is None else self.begin(ways.held(start), hops)
-        wanted_hosts = ways.hosts_of(wanted)
-        fresh, fresh_hosts, left = goals, begun, ways.hosts_of(ways.ends.all)
+        everywhere = ways.ends.all, ways.hosts_of(ways.ends.all)
+        wanted, wanted_hosts = everywhere if start is None else self.begin(ways.held(start), hops)
+        fresh, fresh_hosts, left = goals, begun, everywhere[1]
         kinds = wanted if hops == 1 else ways.ends.all
         found = 0
         landings: list[_Landed] = []
@@ -180,7 +179,7 @@ class Walk:
 
         apart = [Landing(len(some), (end,), some[0].ports, some[0]) for end, some in detours.items()]
         shown = sorted((*self._joined(landings, backwards=True), *apart), key=lambda one: (one.hop, one.ends))
-        reached, titles = ways.names(found & wanted_hosts & ~begun), self.titles(goals)
+        reached, titles = ways.names(found & wanted_hosts & ~begun), self.titles(goals, begun)
         return Spread(titles, begun.bit_count(), tuple(shown), reached, len(ways.hosts), True, path)
 
     def _apart(self, step: _Step, servers: int) -> _Step:
@@ -244,13 +243,17 @@ class Walk:
             fresh, fresh_hosts = ways.whole(new), new
         raise AssertionError("counting never ends")
 
-    def begin(self, kinds: int, hops: int | None) -> int:
-        """Give the kinds from which a walk begins: who is on a workload goes on from any of its addresses."""
-        return kinds if hops == 1 else kinds | self.ways.whole(self.ways.hosts_of(kinds))
+    def begin(self, kinds: int, hops: int | None) -> tuple[int, int]:
+        """Give the kinds from which a walk begins, and the workloads: who is on one goes on from any of its addresses.
 
-    def titles(self, kinds: int) -> tuple[str, ...]:
-        """Give the names of the ends of `kinds`, in order."""
-        return tuple(sorted({title for at in places_of(kinds) for title in self.ways.titles[at]}))
+        Others may have an address of these kinds too; they are not taken yet."""
+        hosts = self.ways.hosts_of(kinds)
+        return kinds if hops == 1 else kinds | self.ways.whole(hosts), hosts
+
+    def titles(self, kinds: int, hosts: int) -> tuple[str, ...]:
+        """Give the names of the ends of `kinds`, of workloads only those in `hosts`, in order."""
+        outside = {title for at in places_of(kinds & self.ways.places) for title in self.ways.titles[at]}
+        return tuple(sorted(outside.union(self.ways.names(hosts))))
 
     def hop(self, step: _Step, ports: PortSet | None = None) -> Hop:
         """Say why a step can be made."""

@@ -146,24 +146,22 @@ class _Prover:
         path: Path = ()
         refusal: Refusal | None = None
         at_once = True
-        start = self._named
+        start, hosts, goals = self._named, ways.hosts_of(self._named), ways.hosts_of(self._goal)
         if question.claim is Claim.CAN:
             refusal = self._refused()
             at_once = refusal is None
         else:
             # Who has an address outside `only X` and another inside counts by the address.
-            start = (
-                ways.ends.all & ~self._named
-                if question.claim is Claim.ONLY
-                else self._walk.begin(self._named, question.hops)
-            )
-            path = self._walk.shortest(
-                start, ways.hosts_of(start), self._goal, ways.hosts_of(self._goal), question.ports, 1
-            )
+            if question.claim is Claim.ONLY:
+                start = ways.ends.all & ~self._named
+                hosts = ways.hosts_of(start)
+            else:
+                start, hosts = self._walk.begin(self._named, question.hops)
+            path = self._walk.shortest(start, hosts, self._goal, goals, question.ports, 1)
             at_once = not path
             if at_once and question.hops != 1:
-                path = self._in_hops(start)
-        sources, destinations = set(self._walk.titles(start)), set(self._walk.titles(self._goal))
+                path = self._in_hops(start, hosts, goals)
+        sources, destinations = set(self._walk.titles(start, hosts)), set(self._walk.titles(self._goal, goals))
         outside = {title for title in sources if title not in ways.fleet.by_name}
         beyond = {title for title in destinations if title not in ways.fleet.by_name}
         pairs = len(sources) * len(destinations) - len(sources & destinations - outside) - len(outside) * len(beyond)
@@ -189,10 +187,9 @@ class _Prover:
         policy = replace(ways.policy, rules=rules, lifelines=lifelines)
         return for_every_fleet(policy, ways.fleet, ways.now, asked.claim, asked.source, asked.destination, asked.ports)
 
-    def _in_hops(self, start: int) -> Path:
+    def _in_hops(self, start: int, hosts: int, goals: int) -> Path:
         """Give a shortest path of more than one hop."""
         ways, question = self._ways, self._question
-        hosts, goals = ways.hosts_of(start), ways.hosts_of(self._goal)
         found = [self._walk.shortest(start, hosts, self._goal, goals & ~hosts, question.ports, question.hops)]
         # Whoever is on both sides of the claim must be reached by somebody else: a way back to itself is none.
         alike: dict[int, int] = {}

@@ -1,8 +1,15 @@
+from ipaddress import ip_address
+
 from tests.unit.analysis.village import asked, read, ways
 
-from cellwall.analysis.asked import SERVICES
+from cellwall.analysis.asked import SERVICES, read_ends
 from cellwall.analysis.paths import Path, Spread, Walk
 from cellwall.analysis.reach import Assume
+from cellwall.analysis.table import Table
+from cellwall.analysis.ways import Ways
+from cellwall.inventory import Fleet, Workload
+from cellwall.labels import Labels
+from cellwall.policy import parse_policy
 from cellwall.traffic import parse_ports
 
 
@@ -99,3 +106,15 @@ def test_modes_count_when_asked_to() -> None:
     start = asked("shop-web", policy)
     assert len(Walk(ways(start, policy=policy, assume=Assume.MODES)).forward(start, 1).reached) == 8
     assert Walk(ways(start, policy=policy), SERVICES).forward(start, 1).reached == ("printer",) * 0
+
+
+def test_who_shares_one_address_kind_with_the_start_has_not_started_there() -> None:
+    policy = parse_policy([("a.yaml", "rules: []")])
+    workloads = tuple(
+        Workload(name, Labels({}), (ip_address(f"10.0.0.{at}"), ip_address(f"fd00::{at}")), agent=False)
+        for name, at in (("near", 1), ("far", 5))
+    )
+    fleet = Fleet(workloads, ())
+    start = read_ends("10.0.0.0/30", policy, fleet)
+    told = Walk(Ways(Table, policy, fleet, 0.0, asked=[start]), SERVICES).forward(start)
+    assert told.begun == 1 and told.reached == ("far",) and "far" not in told.start
