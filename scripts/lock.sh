@@ -18,7 +18,7 @@ compile agent --constraints requirements/dev.txt "$@"
 compile controller --extra controller --constraints requirements/dev.txt "$@"
 compile analysis --extra analysis --constraints requirements/dev.txt "$@"
 # Only the group: the site generator reads Markdown, the benches' rivals are asked from outside; neither needs ours.
-for group in docs bench; do
+for group in docs bench packaging; do
     .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --custom-compile-command "make lock" --output-file "requirements/$group.txt" \
         --constraints requirements/dev.txt --group "$group" "$@"

@@ -79,12 +79,14 @@ install_packages() { # install_packages NAME...: with apt, after one look at wha
 want_root=no
 want_docs=no
 want_bench=no
+want_packaging=no
 for argument in "$@"; do
     case $argument in
         --root) want_root=yes ;;
         --docs) want_docs=yes ;;
         --bench) want_bench=yes ;;
-        *) die "unknown option \`$argument\`; wanted --root, --docs or --bench" ;;
+        --packaging) want_root=yes && want_packaging=yes ;;
+        *) die "unknown option \`$argument\`; wanted --root, --docs, --bench or --packaging" ;;
     esac
 done
 [ "$(uname -s)" = Linux ] || die "this is $(uname -s), and Cellwall enforces in the kernel of Linux"
@@ -99,6 +101,15 @@ command -v sysctl >/dev/null || missing="$missing procps"
 if [ $want_root = yes ]; then
     command -v iptables-restore >/dev/null || missing="$missing iptables"
     command -v ipset >/dev/null || missing="$missing ipset"
+    # The other database of the state; the tests start servers of their own, and need none that runs.
+    set -- /usr/lib/postgresql/*/bin/initdb
+    [ -x "$1" ] || missing="$missing postgresql"
+fi
+# Whole machines, on which packages and roles are tried.
+if [ $want_packaging = yes ]; then
+    for tool in debootstrap systemd-nspawn:systemd-container buildah; do
+        command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
+    done
 fi
 # Debian splits venv from Python, and what is missing then is ensurepip.
 "$base" -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv"
@@ -126,6 +137,17 @@ if ! done_already dev; then
     stamp dev >$VENV/stamp-dev
     printf '  ✓ ready after %d s\n' "$(($(date +%s) - began))"
 fi
+# A real OpenID provider, to which the tests sign in; where there is no npm they say that they left it out.
+if [ $want_root = yes ] && command -v npm >/dev/null && ! cmp -s tests/contract/oidc/package-lock.json build/oidc/installed; then
+    mkdir -p build/oidc
+    cp tests/contract/oidc/package.json tests/contract/oidc/package-lock.json build/oidc/
+    # In a subshell, and without it the tests go on: a registry may be out of reach.
+    if (step "install the tests' identity provider" npm ci --prefix build/oidc --ignore-scripts --no-audit --no-fund); then
+        cp build/oidc/package-lock.json build/oidc/installed
+    else
+        echo 'cellwall: the tests go on without an identity provider' >&2
+    fi
+fi
 if [ $want_docs = yes ] && ! done_already docs; then
     step "install the site generator" \
         "${pip[@]}" --require-hashes --only-binary :all: -r requirements/docs.txt
@@ -138,5 +160,10 @@ if [ $want_bench = yes ] && ! done_already bench; then
     else
         echo 'cellwall: the benches go on without their rivals' >&2
     fi
+fi
+if [ $want_packaging = yes ] && ! done_already packaging; then
+    step "install what plays the roles" \
+        "${pip[@]}" --require-hashes --only-binary :all: -r requirements/packaging.txt
+    stamp packaging >$VENV/stamp-packaging
 fi
 rm -f "$LOG"

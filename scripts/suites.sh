@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 # Suites whose tests only compute: they share the machine's cores.
-PARALLEL=" unit property golden "
+PARALLEL=" unit property golden fuzz "
 # Suites that change network namespaces: they are run as root.
 PRIVILEGED=" kernel fleet stories "
 

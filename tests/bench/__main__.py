@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
 
-from tests.bench import agent, analyses, compiling, core, datapath, evaluating, peers, updates
+from tests.bench import agent, analyses, compiling, control, core, datapath, evaluating, peers, repair, updates
 from tests.bench.leftovers import sweep
 from tests.bench.measure import Progress, Scale, Section
 from tests.bench.report import PAGE, ROOT, markdown, plain, this_machine, write
@@ -25,13 +25,15 @@ BENCHES: dict[str, Callable[[Scale, Progress], Section]] = {
     "datapath": datapath.run,
     "updates": updates.run,
     "agent": agent.run,
+    "repair": repair.run,
     "core": core.run,
     "compiling": compiling.run,
     "evaluating": evaluating.run,
     "analyses": analyses.run,
     "peers": peers.run,
+    "control": control.run,
 }
-WITHOUT_ROOT = frozenset({"core", "compiling", "evaluating", "analyses"})
+WITHOUT_ROOT = frozenset({"core", "compiling", "evaluating", "analyses", "control"})
 
 
 def main() -> int:
@@ -44,9 +46,12 @@ def main() -> int:
     parser.add_argument(
         "--write", action="store_true", help="write the tables into docs/benchmarks.md after --quick too"
     )
+    parser.add_argument("--agents", type=int, help=f"how many for `control`; {control.AGENTS:,} by default")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     asked = parser.parse_args()
     names: list[str] = asked.names or list(BENCHES)
+    if asked.agents:
+        control.AGENTS = control.QUICK_AGENTS = asked.agents
     if unknown := [name for name in names if name not in BENCHES]:
         parser.error(f"there is no bench `{unknown[0]}`; wanted one of `{'`, `'.join(BENCHES)}`")
     if set(names) - WITHOUT_ROOT and missing():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -89,8 +92,29 @@ def hosted(interval_s: float = 2.0) -> Generator[Hosted]:
             state = folder / "agent"
             state.mkdir()
             control.enrol(state)
-            child = start_agent(far, state, interval_s=interval_s)
+            child = start_agent(far, state, interval_s=interval_s, python=as_installed(folder / "python"))
             one = Hosted(near, far, control, child, state)
             one.await_connection()
             yield one
             child.stop()
+
+
+def as_installed(folder: Path) -> tuple[str, ...]:
+    """Give the words that run Python as on a host: with the agent's packages alone, compiled, as the unit starts it."""
+    site = folder / "site"
+    site.mkdir(parents=True)
+    for name in ("cellwall", "msgspec", "websockets", "cryptography", "_cffi_backend"):
+        found = find_spec(name)
+        assert found and found.origin
+        place = Path(found.origin)
+        place = place.parent if place.name == "__init__.py" else place
+        (site / place.name).symlink_to(place)
+    told = {
+        "PYTHONPATH": site,
+        "PYTHONPYCACHEPREFIX": folder / "compiled",
+        "PYTHONDONTWRITEBYTECODE": "",
+        "MALLOC_ARENA_MAX": 1,
+    }
+    words = ("env", *(f"{key}={value}" for key, value in told.items()), sys.executable, "-S")
+    subprocess.run([*words, "-c", "import cellwall.cli.host, cellwall.agent.loop"], check=True)
+    return words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -10,14 +11,15 @@ import pytest
 from tests.kernel.namespaces import missing
 from tests.kernel.wire import bridge, hear, listen, send
 
-from cellwall.compile import Compiled, Point, compile_fleet
+from cellwall.compile import Compiled, OrderBook, OrderCard, Point, compile_fleet
 from cellwall.enforce import FakePoint, Leave, NftPoint, Refused
 from cellwall.enforce import Point as EnforcementPoint
 from cellwall.enforce.nft.fake import Packet
 from cellwall.flows import Outcome
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import Labels
-from cellwall.policy import Mode, parse_policy
+from cellwall.policy import Mode, Order, OrderKind, parse_policy
+from cellwall.traffic import parse_ports
 
 WEB, DB = ip_address("10.0.0.1"), ip_address("10.0.0.2")
 POLICY = """
@@ -43,6 +45,12 @@ def compiled(mode: str = "enforce", extra: str = "") -> Compiled:
 def database(mode: str = "enforce", extra: str = "") -> Point:
     """What the database's point is to hold."""
     return compiled(mode, extra).points["db"]
+
+
+def ordered(order: Order) -> tuple[OrderCard, ...]:
+    """What the database's point is told of an order."""
+    db = Workload("db", Labels({"role": "db"}), (DB,))
+    return OrderBook([order], Fleet((Workload("web", Labels(), (WEB,)), db)), time.time()).at(db)
 
 
 class Stand:
@@ -127,6 +135,37 @@ def test_members_come_and_go_by_element(stand: Stand) -> None:
     stand.point.apply_members({}, [WEB.packed])
     assert not stand.arrive(5432)
     assert stand.point.verify() == ()
+
+
+def test_orders_come_and_go_without_anything_else_written_anew(stand: Stand) -> None:
+    wanted = database("observe")
+    stand.point.apply(wanted.ruleset, wanted.members)
+    assert stand.arrive(5432)
+    before = stand.point.counters()["web-to-db"]
+    shut = ordered(Order("shut-1", OrderKind.CONTAIN, ports=parse_ports("tcp/5432")))
+    stand.point.apply_orders(shut)
+    assert [stand.arrive(port) for port in (5432, 80)] == [False, True]
+    assert stand.point.counters()["shut-1"][0] == 1
+    assert stand.point.counters()["web-to-db"] == before
+    assert {one.rule for one in stand.point.collect() if one.outcome is Outcome.DENIED} == {shut[0].number}
+    assert stand.point.verify() == ()
+    stand.point.apply_orders(())
+    assert stand.arrive(5432)
+    assert stand.point.verify() == ()
+
+
+def test_an_order_opens_what_the_policy_denies(stand: Stand) -> None:
+    wanted = database()
+    stand.point.apply(wanted.ruleset, wanted.members)
+    end = time.time() + 60
+    stand.point.apply_orders(ordered(Order("open-1", OrderKind.OPEN, ports=parse_ports("tcp/23"), expires=end)))
+    assert [stand.arrive(port) for port in (5432, 23, 80)] == [True, True, False]
+    assert stand.point.verify() == ()
+
+
+def test_orders_before_any_ruleset_are_refused(stand: Stand) -> None:
+    with pytest.raises(Refused, match="before anything was applied"):
+        stand.point.apply_orders(())
 
 
 def test_members_before_any_ruleset_are_refused(stand: Stand) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
+from tests.postgresql import Server, programs, running
 
 from cellwall.compile import Misfit
+from cellwall.controller import store as areas
 from cellwall.controller.core import Standing
 from cellwall.controller.store.migrate import migrate
-from cellwall.controller.store.sql import open_state
+from cellwall.controller.store.sql import SqlState, open_state
 from cellwall.controller.store.state import (
     AuditEntry,
     CertificateRow,
@@ -29,7 +35,6 @@ from cellwall.controller.store.state import (
     Revision,
     RevisionState,
     StateError,
-    StateStore,
     TestOutcome,
     TokenRow,
     WorkloadRow,
@@ -40,7 +45,7 @@ from cellwall.inventory import Workload
 from cellwall.labels import Labels
 from cellwall.wire import Facts, Holding, Listening, PointState, Receipt
 
-Opener = Callable[[], StateStore]
+Opener = Callable[[], SqlState]
 
 HERE, THERE = ip_address("10.0.0.1"), ip_address("2001:db8::2")
 WEB = WorkloadRow("web-1", True, (HERE, THERE), 5.0, 6.0, "0.1.0")
@@ -58,14 +63,31 @@ STANDING = Standing(
 )
 
 
-@pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateStore]:
-    opened = open_state(tmp_path / "state.db" if request.param == "file" else None)
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "memory", "postgresql"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Opens a store, the same one each time where it is not in memory."""
+    if request.param == "postgresql":
+        url = request.getfixturevalue("server").make()
+        return lambda: open_state(None, url)
+    return lambda: open_state(tmp_path / "state.db" if request.param == "sqlite" else None)
+
+
+@pytest.fixture
+def store(opener: Opener) -> Iterator[SqlState]:
+    opened = opener()
     yield opened
     opened.close()
 
 
-def test_a_workload_is_kept_replaced_and_forgotten(store: StateStore) -> None:
+def test_a_workload_is_kept_replaced_and_forgotten(store: SqlState) -> None:
     store.put_workload(WEB, 1.0)
     store.put_workload(WorkloadRow("db-1", False, (), 1.0), 1.0)
     assert [row.name for row in store.workloads()] == ["db-1", "web-1"]
@@ -77,7 +99,7 @@ def test_a_workload_is_kept_replaced_and_forgotten(store: StateStore) -> None:
     assert store.workload("nobody") is None
 
 
-def test_what_belongs_to_a_workload_goes_with_it(store: StateStore) -> None:
+def test_what_belongs_to_a_workload_goes_with_it(store: SqlState) -> None:
     store.put_workload(WEB, 1.0)
     store.put_label(LabelRow("web-1", "app", "shop", LabelSource.DECLARED, "ann", 1.0))
     store.put_facts("web-1", Facts(hostname="web-1"), 1.0)
@@ -88,7 +110,7 @@ def test_what_belongs_to_a_workload_goes_with_it(store: StateStore) -> None:
     assert store.certificate("1f") is None
 
 
-def test_labels_come_in_order_of_precedence(store: StateStore) -> None:
+def test_labels_come_in_order_of_precedence(store: SqlState) -> None:
     accepted = LabelRow("web-1", "app", "web", LabelSource.ACCEPTED, "ann", 1.0)
     declared = LabelRow("web-1", "app", "shop", LabelSource.DECLARED, "bob", 2.0)
     other = LabelRow("db-1", "app", "", LabelSource.IMPORTED, "ann", 1.0)
@@ -101,7 +123,7 @@ def test_labels_come_in_order_of_precedence(store: StateStore) -> None:
     assert store.labels() == (other,)
 
 
-def test_the_inventory_has_the_labels_that_hold_and_changes_only_where_it_is_changed(store: StateStore) -> None:
+def test_the_inventory_has_the_labels_that_hold_and_changes_only_where_it_is_changed(store: SqlState) -> None:
     store.put_workload(WEB, 1.0)
     store.put_workload(WorkloadRow("db-1", False, (), 1.0), 1.0)
     store.put_label(LabelRow("web-1", "app", "shop", LabelSource.DECLARED, "bob", 2.0))
@@ -119,7 +141,7 @@ def test_the_inventory_has_the_labels_that_hold_and_changes_only_where_it_is_cha
     assert store.having(ip_address("10.0.0.9")) == ()
 
 
-def test_the_past_is_what_was_written_at_the_time(store: StateStore) -> None:
+def test_the_past_is_what_was_written_at_the_time(store: SqlState) -> None:
     store.put_workload(WEB, 10.0)
     with store.transaction():
         store.put_label(LabelRow("web-1", "app", "shop", LabelSource.DECLARED, "ann", 20.0))
@@ -142,7 +164,7 @@ def test_the_past_is_what_was_written_at_the_time(store: StateStore) -> None:
     assert store.history("nobody") == ()
 
 
-def test_the_past_is_the_inventory_as_it_was_after_every_write(store: StateStore) -> None:
+def test_the_past_is_the_inventory_as_it_was_after_every_write(store: SqlState) -> None:
     chance = random.Random(3)
     snapshots: list[tuple[Workload, ...]] = []
     for at in range(120):
@@ -165,7 +187,7 @@ def test_the_past_is_the_inventory_as_it_was_after_every_write(store: StateStore
         assert tuple(one.workload for one in store.past(at + 0.5) if one.there) == snapshot, at
 
 
-def test_what_is_undone_was_never_so(store: StateStore) -> None:
+def test_what_is_undone_was_never_so(store: SqlState) -> None:
     store.put_workload(WEB, 10.0)
 
     def half() -> None:
@@ -180,7 +202,7 @@ def test_what_is_undone_was_never_so(store: StateStore) -> None:
     assert [one.at for one in store.history("web-1")] == [10.0]
 
 
-def test_how_the_tests_stood_last_is_kept(store: StateStore) -> None:
+def test_how_the_tests_stood_last_is_kept(store: SqlState) -> None:
     failed = TestOutcome("cde", False, 5.0, 3, "web-1 → db-1 tcp/22")
     store.put_test_outcomes([failed, TestOutcome("works", True, 4.0, 2)])
     store.put_test_outcomes([failed])
@@ -189,7 +211,7 @@ def test_how_the_tests_stood_last_is_kept(store: StateStore) -> None:
     assert store.test_outcomes() == {}
 
 
-def test_the_last_facts_are_kept(store: StateStore) -> None:
+def test_the_last_facts_are_kept(store: SqlState) -> None:
     facts = Facts(addresses=(HERE.packed,), listening=(Listening(protocol=6, port=80, process="nginx"),))
     store.put_facts("web-1", Facts(hostname="old"), 1.0)
     store.put_facts("web-1", facts, 2.0)
@@ -198,7 +220,7 @@ def test_the_last_facts_are_kept(store: StateStore) -> None:
     assert store.facts_of("db-1") is None
 
 
-def test_a_token_is_used_up(store: StateStore) -> None:
+def test_a_token_is_used_up(store: SqlState) -> None:
     store.add_token(TOKEN)
     assert store.token(TOKEN.digest) == TOKEN
     assert store.use_token("t1", "key-1", "web-1", 2.0)
@@ -208,14 +230,14 @@ def test_a_token_is_used_up(store: StateStore) -> None:
     assert not store.use_token("unknown", "key-1", "web-1", 2.0)
 
 
-def test_the_same_key_uses_a_token_once(store: StateStore) -> None:
+def test_the_same_key_uses_a_token_once(store: SqlState) -> None:
     store.add_token(replace(TOKEN, uses=1))
     assert store.use_token("t1", "key-1", "web-1", 2.0)
     assert store.use_token("t1", "key-1", "web-1", 3.0)
     assert not store.use_token("t1", "key-1", "web-2", 3.0)
 
 
-def test_a_revoked_certificate_is_not_found(store: StateStore) -> None:
+def test_a_revoked_certificate_is_not_found(store: SqlState) -> None:
     row = CertificateRow("1f", "web-1", "k", 1.0, 2.0)
     store.add_certificate(row)
     assert store.certificate("1f") == row
@@ -224,7 +246,7 @@ def test_a_revoked_certificate_is_not_found(store: StateStore) -> None:
     assert store.certificate("2f") is None
 
 
-def test_a_revision_is_kept_as_it_was(store: StateStore) -> None:
+def test_a_revision_is_kept_as_it_was(store: SqlState) -> None:
     first = Revision(1, "ann", "start", 3.0, {"a.yaml": "rules: []\n"}, {"summary": {"none": 1}}, 30.0)
     second = Revision(2, "bob", "back", 4.0, {}, {}, 0.0, reverts_to=1)
     store.add_revision(first)
@@ -237,19 +259,19 @@ def test_a_revision_is_kept_as_it_was(store: StateStore) -> None:
         store.add_revision(first)
 
 
-def test_progress_is_kept_by_revision(store: StateStore) -> None:
+def test_progress_is_kept_by_revision(store: SqlState) -> None:
     store.put_progress(Progress(1, RevisionState.ROLLING, "", 1.0))
     store.put_progress(Progress(1, RevisionState.FAILED, "`web-1` took it back", 2.0))
     assert store.progress() == {1: Progress(1, RevisionState.FAILED, "`web-1` took it back", 2.0)}
 
 
-def test_a_standing_comes_back_without_its_connection(store: StateStore) -> None:
+def test_a_standing_comes_back_without_its_connection(store: SqlState) -> None:
     store.put_standings([replace(STANDING, connected=True, awaiting=True), Standing("db-1")])
     assert store.standings() == (Standing("db-1"), STANDING)
     assert not store.standings()[1].connected
 
 
-def test_receipts_come_newest_first(store: StateStore) -> None:
+def test_receipts_come_newest_first(store: SqlState) -> None:
     for generation in (1, 2, 3):
         store.add_receipts([("web-1", Receipt(generation=generation, state=PointState.ENFORCED), float(generation))])
     assert [receipt.generation for receipt, _ in store.receipts("web-1", 2)] == [3, 2]
@@ -261,14 +283,14 @@ def denial(at: float) -> DenialRow:
     return DenialRow(at, "web-1", HERE, THERE, 6, 22, "ingress", "denied", "", 3, "sshd")
 
 
-def test_denials_come_newest_first(store: StateStore) -> None:
+def test_denials_come_newest_first(store: SqlState) -> None:
     store.add_denials([denial(1.0), denial(3.0), denial(2.0)])
     store.add_denials([])
     assert store.denials(1.5, 10) == (denial(3.0), denial(2.0))
     assert store.denials(0.0, 1) == (denial(3.0),)
 
 
-def test_the_audit_log_is_a_chain(store: StateStore) -> None:
+def test_the_audit_log_is_a_chain(store: SqlState) -> None:
     for number in range(4):
         store.record(float(number), "ann", "label", "web-1", {"labels": {"app": None, "n": number}})
     entries = store.audit(10)
@@ -277,7 +299,7 @@ def test_the_audit_log_is_a_chain(store: StateStore) -> None:
     assert [entry.number for entry in store.audit(1, before=4)] == [3]
 
 
-def test_a_changed_audit_entry_breaks_the_chain(store: StateStore) -> None:
+def test_a_changed_audit_entry_breaks_the_chain(store: SqlState) -> None:
     for number in range(3):
         store.record(float(number), "ann", "label", "web-1")
     first, second, third = reversed(store.audit(10))
@@ -287,7 +309,7 @@ def test_a_changed_audit_entry_breaks_the_chain(store: StateStore) -> None:
     assert broken_link([third, forged], after=second) == 3
 
 
-def test_a_transaction_happens_wholly_or_not_at_all(store: StateStore) -> None:
+def test_a_transaction_happens_wholly_or_not_at_all(store: SqlState) -> None:
     def half() -> None:
         with store.transaction():
             store.put_workload(WEB, 1.0)
@@ -302,7 +324,7 @@ def test_a_transaction_happens_wholly_or_not_at_all(store: StateStore) -> None:
     assert broken_link(reversed(store.audit(10))) is None
 
 
-def test_transactions_join(store: StateStore) -> None:
+def test_transactions_join(store: SqlState) -> None:
     def joined() -> None:
         with store.transaction():
             with store.transaction():
@@ -314,7 +336,7 @@ def test_transactions_join(store: StateStore) -> None:
     assert store.workloads() == ()
 
 
-def test_pruning_keeps_the_last_receipt_the_revisions_and_the_audit_log(store: StateStore) -> None:
+def test_pruning_keeps_the_last_receipt_the_revisions_and_the_audit_log(store: SqlState) -> None:
     store.add_revision(Revision(1, "ann", "", 1.0, {}))
     store.record(1.0, "ann", "apply", "revision 1")
     store.add_denials([denial(1.0), denial(9.0)])
@@ -329,13 +351,14 @@ def test_pruning_keeps_the_last_receipt_the_revisions_and_the_audit_log(store: S
     assert len(store.audit(5)) == 1
 
 
-def test_all_of_it_is_there_after_opening_again(tmp_path: Path) -> None:
-    store = open_state(tmp_path / "state.db")
+@pytest.mark.parametrize("opener", ["sqlite", "postgresql"], indirect=True)
+def test_all_of_it_is_there_after_opening_again(opener: Opener) -> None:
+    store = opener()
     store.put_workload(WEB, 1.0)
     store.put_standings([STANDING])
-    store.record(1.0, "ann", "declare", "web-1", {"n": 1})
+    store.record(1.0, "ann", "declare", "web-1", {"n": 1, "x": 0.1, "of": {"é": None}})
     store.close()
-    again = open_state(tmp_path / "state.db")
+    again = opener()
     again.record(2.0, "ann", "label", "web-1")
     assert again.workloads() == (WEB,)
     assert again.past(9.0) == (PastRow(1.0, again.inventory()[0]),)
@@ -345,18 +368,36 @@ def test_all_of_it_is_there_after_opening_again(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("opener", ["sqlite", "postgresql"], indirect=True)
 @pytest.mark.parametrize(
     "statement",
-    ["delete from audit", "update audit set author = 'eve'", "delete from revisions", "delete from history"],
+    [
+        "delete from audit",
+        "update audit set author = 'eve'",
+        "delete from revisions",
+        "update revisions set note = 'other'",
+        "delete from history",
+    ],
 )
-def test_what_is_for_ever_cannot_be_changed_even_by_hand(tmp_path: Path, statement: str) -> None:
-    store = open_state(tmp_path / "state.db")
+def test_what_is_for_ever_cannot_be_changed_even_by_hand(opener: Opener, statement: str) -> None:
+    store = opener()
     store.record(1.0, "ann", "apply", "revision 1")
     store.add_revision(Revision(1, "ann", "", 1.0, {}))
     store.put_workload(WEB, 1.0)
+    with pytest.raises(StateError, match="for ever"):
+        store.database.run(text(statement))
     store.close()
-    with sqlite3.connect(tmp_path / "state.db") as by_hand, pytest.raises(sqlite3.IntegrityError, match="for ever"):
-        by_hand.execute(statement)
+
+
+def test_many_rows_at_once_are_as_many_rows_one_by_one(store: SqlState) -> None:
+    many = [replace(STANDING, workload=f"w{number}", reason=f"{number} \0 é") for number in range(300)]
+    store.put_standings([*many, replace(many[7], reason="later")])
+    assert {one.workload: one for one in store.standings()} == {
+        **{one.workload: one for one in many},
+        "w7": replace(many[7], reason="later"),
+    }
+    store.add_denials([replace(denial(float(at)), process="a\0b") for at in range(300)])
+    assert len(store.denials(0.0, 1000)) == 300
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
@@ -365,12 +406,21 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         open_state(tmp_path / "state.db")
 
 
-def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
-    open_state(tmp_path / "state.db").close()
-    engine = create_engine(f"sqlite:///{tmp_path / 'state.db'}")
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-    engine.dispose()
+@pytest.mark.parametrize("url", ["mysql://a/b", "postgresql://u:secret@h/", "postgresql://h/d?x=1", "nonsense"])
+def test_what_is_no_url_of_a_database_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(StateError, match="wanted `postgresql") as told:
+        open_state(None, url)
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize("opener", ["sqlite", "postgresql"], indirect=True)
+def test_the_migrations_make_the_tables_that_the_code_uses(opener: Opener) -> None:
+    for module in iter_modules(areas.__path__):
+        import_module(f"{areas.__name__}.{module.name}")
+    store = opener()
+    with store.transaction():
+        assert compare_metadata(MigrationContext.configure(store.database.connection), METADATA) == []
+    store.close()
 
 
 def test_a_store_of_the_first_migration_is_taken_over_with_all_that_it_holds(tmp_path: Path) -> None:
@@ -394,3 +444,33 @@ def test_a_store_of_the_first_migration_is_taken_over_with_all_that_it_holds(tmp
     store.put_workload(replace(WEB, addresses=(HERE,)), 20.0)
     assert [one.at for one in store.history("web-1")] == [9.0, 20.0]
     store.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], check=True)
+    try:
+        store = open_state(disk / "state.db")
+        store.put_workload(WEB, 1.0)
+        (disk / "ballast").write_bytes(b"x" * 100_000)
+        store.put_standings([])
+
+        def all_of_it() -> None:
+            with store.transaction():
+                store.put_workload(replace(WEB, version="2"), 2.0)
+                for number in range(20_000):
+                    store.record(2.0, "ann", "label", f"web-{number}", {"text": "x" * 200})
+
+        with pytest.raises(StateError, match="disk is full"):
+            all_of_it()
+        assert store.workload("web-1") == WEB
+        assert store.audit(1) == ()
+        # And it goes on when there is room.
+        (disk / "ballast").unlink()
+        store.record(3.0, "ann", "label", "web-1")
+        assert [one.number for one in store.audit(9)] == [1]
+        store.close()
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)

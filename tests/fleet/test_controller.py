@@ -174,7 +174,7 @@ async def test_an_expired_token_lets_nobody_in(tmp_path: Path) -> None:
         now[0] += 11
         control = world.controller.control
         with pytest.raises(Exception, match="expired"):
-            control.enrol(Enrol(secret=secret, request=make_request()[1], name="web-1"), now[0])
+            control.enrolment.enrol(Enrol(secret=secret, request=make_request()[1], name="web-1"), now[0])
 
 
 @pytest.mark.parametrize("name", ["", "../etc", "a b", "x" * 254])
@@ -577,7 +577,7 @@ async def test_a_failing_test_keeps_a_policy_out_and_says_what_breaks_it(world: 
         assert problem["detail"].startswith("test `reach` fails, at policy.yaml:8:5: web-1 → db-1 tcp/80 is denied;")
     assert (await world.ask("GET", "/policy"))["revision"] == 0
     assert (await world.ask("POST", "/policy/apply", {**body, "accept_failed": True}))["revision"] == 1
-    (entry,) = [one for one in (await world.ask("GET", "/audit"))["items"] if one["action"] == "apply"]
+    (entry,) = [one for one in (await world.ask("GET", "/audit"))["items"] if one["action"] == "propose"]
     assert entry["details"]["accepted"] == ["test `reach` fails, at policy.yaml:8:5: web-1 → db-1 tcp/80 is denied"]
 
 

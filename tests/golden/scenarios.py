@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +18,8 @@ from cellwall.enforce.nft.script import scripts, transaction
 from cellwall.enforce.nft.steps import plan_steps
 from cellwall.inventory import Fleet, Listener, Workload
 from cellwall.labels import Labels
-from cellwall.policy import parse_policy
+from cellwall.policy import Order, OrderKind, Party, parse_policy
+from cellwall.traffic import PortSet, parse_network, parse_ports
 
 FOLDER = Path(__file__).parent / "nft"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -34,12 +36,13 @@ class Scenario:
     workload: str
     fleet: Fleet
     policies: tuple[str, ...]
+    orders: tuple[tuple[Order, ...], ...] = ((), ())
     local: Local = field(default_factory=Local)
 
     def program(self, number: int = 0) -> Program:
         """The table under the first or the second policy."""
         policy = parse_policy([("policy.yaml", self.policies[number])])
-        point = compile_fleet(policy, self.fleet, number + 1, NOW).points[self.workload]
+        point = compile_fleet(policy, self.fleet, number + 1, NOW, self.orders[number]).points[self.workload]
         return render(point.ruleset, point.members, self.local, digest_of(point.ruleset))
 
     def first(self) -> str:
@@ -74,6 +77,25 @@ def load(name: str) -> Scenario:
     controllers = tuple(Listener(ip_address(address), port) for address, port in told.get("controllers", {}).items())
     units = {unit: Unit(number, 2, f"{UNITS}/{unit}") for number, unit in enumerate(told.get("units", []), 7001)}
     policies = (told["policy"], told["then"]) if "then" in told else (told["policy"],)
+    orders = tuple(tuple(map(_order, told.get(key, ()))) for key in ("orders", "then_orders"))
     return Scenario(
-        name, told["workload"], Fleet(workloads, controllers), policies, Local(told.get("users", {}), units)
+        name, told["workload"], Fleet(workloads, controllers), policies, orders, Local(told.get("users", {}), units)
     )
+
+
+def _order(told: dict[str, Any]) -> Order:
+    return Order(
+        told["id"],
+        OrderKind(told["kind"]),
+        _party(told.get("source", ())),
+        _party(told.get("destination", ())),
+        PortSet.of(span for text in told.get("ports", ["any"]) for span in parse_ports(text).spans),
+        frozenset((ip_address(one), ip_address(other)) for one, other in told.get("exempt", ())),
+        expires=told.get("expires"),
+    )
+
+
+def _party(names: Iterable[str]) -> Party:
+    texts = list(names)
+    networks = tuple(parse_network(text) for text in texts if "/" in text)
+    return Party(tuple(text for text in texts if "/" not in text), (), networks)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from pwd import getpwnam
@@ -16,14 +17,14 @@ from hypothesis import strategies as st
 from tests.conftest import SOAK
 from tests.kernel.namespaces import needs_namespaces
 from tests.kernel.wire import Host, bridge, hear, listen, send
-from tests.property.worlds import OUTSIDE, UNITS, USERS, World, flows, worlds
+from tests.property.worlds import OUTSIDE, UNITS, USERS, World, flows, orders, worlds
 
 from cellwall.clients import Netlink
 from cellwall.compile import compile_fleet
 from cellwall.enforce import Leave, NftPoint, Seen
 from cellwall.flows import Outcome, Side
 from cellwall.observe import cgroup_mount, open_conntrack
-from cellwall.policy import Flow, Tier, Verdict, decide
+from cellwall.policy import Flow, Order, Tier, Verdict, decide
 
 pytestmark = needs_namespaces
 NOW = 1_800_000_000.0
@@ -113,19 +114,34 @@ def test_the_kernel_agrees_with_decide(lab: Lab, data: st.DataObject, world: Wor
     assert not trial.wrong(), trial.complaint
 
 
+@settings(
+    max_examples=300 if SOAK else 40,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(st.data(), worlds(rules=8, size=SIZE))
+def test_the_kernel_agrees_with_decide_about_orders(lab: Lab, data: st.DataObject, world: World) -> None:
+    trial = Trial(lab, world, data.draw(orders(world.fleet, NOW)))
+    trial.send(data.draw(flows(world.fleet)) for _ in range(PACKETS // 2))
+    assert not trial.wrong(), trial.complaint
+
+
 class Trial:
     """A world put in force in a lab: packets are sent in it, and what became of them is compared with `decide`."""
 
-    def __init__(self, lab: Lab, world: World) -> None:
-        self._lab, self._world = lab, world
-        self._points = compile_fleet(world.policy, world.fleet, 1, NOW).points
+    def __init__(self, lab: Lab, world: World, orders: tuple[Order, ...] = ()) -> None:
+        self._lab, self._world, self._orders = lab, world, orders
+        self._points = compile_fleet(world.policy, world.fleet, 1, NOW, orders).points
         for name, kernel in lab.points.items():
             with lab.by_address[ip_address(f"10.0.0.{name[1:]}")].space.inside():
                 point = self._points.get(name)
                 if point is None:
                     kernel.remove(Leave.OPEN)
                 else:
-                    kernel.apply(point.ruleset, point.members)
+                    kernel.apply(replace(point.ruleset, orders=()), point.members)
+                    # As they come in life: on their own, afterwards.
+                    kernel.apply_orders(point.ruleset.orders)
                     kernel.collect()
         lab.forget()
         self.packets = 0
@@ -147,7 +163,7 @@ class Trial:
                 self._portless.add((flow.source.address, flow.destination.address, flow.protocol))
             number, left = self._lab.send(flow)
             self.packets += 1
-            decision = decide(world.policy, world.fleet, flow, NOW)
+            decision = decide(world.policy, world.fleet, flow, NOW, self._orders)
             egress, ingress = decision.egress, decision.ingress
             if left is not (egress is None or egress.outcome is Outcome.ALLOWED):
                 self._wrong.append(f"egress of {flow} {flow.source.identity}: left {left}, wanted {egress}")
@@ -181,7 +197,7 @@ class Trial:
         return found
 
     def _wrong_counts(self, name: str) -> Iterator[str]:
-        rules = self._points[name].ruleset.rule_by_number
+        ids = self._points[name].ruleset.id_by_number
         mine = self._world.fleet.by_name[name].addresses
         with self._lab.by_address[mine[0]].space.inside():
             counted = self._lab.points[name].collect()
@@ -189,7 +205,7 @@ class Trial:
             found: dict[tuple[object, ...], set[tuple[Outcome, Outcome, str]]] = {}
             for one in counted:
                 if (one.source in mine) is (side is Side.EGRESS):
-                    told = (one.outcome, one.would, rules[one.rule].id if one.rule else "")
+                    told = (one.outcome, one.would, ids[one.rule] if one.rule else "")
                     found.setdefault(_key(one), set()).add(told)
             for key, wanted in self._judged.get((name, side), {}).items():
                 if found.get(key) != wanted:

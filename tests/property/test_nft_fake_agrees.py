@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from cellwall.compile import Ruleset, compile_fleet
 from cellwall.enforce.nft.fake import FakeKernel, Fate, Packet
-from cellwall.enforce.nft.render import ALLOWED, DENIED, RULE_MASK, WOULD_DENY, Local, Unit, render
+from cellwall.enforce.nft.orders import ALLOWED, DENIED, WOULD_DENY
+from cellwall.enforce.nft.render import RULE_MASK, Local, Unit, render
 from cellwall.flows import Outcome, Side
 from cellwall.policy import Flow, Tier, decide_at
 from tests.property.worlds import UNITS, USERS, World, flows, worlds
@@ -35,7 +36,7 @@ def counted_verdict(fate: Fate, ruleset: Ruleset) -> tuple[Outcome, Outcome, str
     assert len(fate.counted) == 1
     mark = fate.counted[0][1][-1]
     number = mark & RULE_MASK
-    rule = ruleset.rule_by_number[number].id if number else ""
+    rule = ruleset.id_by_number[number] if number else ""
     outcomes = {
         ALLOWED: (Outcome.ALLOWED, Outcome.ALLOWED),
         DENIED: (Outcome.DENIED, Outcome.DENIED),

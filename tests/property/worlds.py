@@ -9,9 +9,21 @@ from ipaddress import ip_address
 from hypothesis import strategies as st
 
 from cellwall.inventory import Fleet, Listener, Workload
-from cellwall.labels import Labels
-from cellwall.policy import NOBODY, Flow, Identity, Policy, endpoint, parse_policy
-from cellwall.traffic import ICMP, ICMPV6, Address
+from cellwall.labels import Labels, parse_selector
+from cellwall.policy import (
+    ANYBODY,
+    NOBODY,
+    QUARANTINES,
+    Flow,
+    Identity,
+    Order,
+    OrderKind,
+    Party,
+    Policy,
+    endpoint,
+    parse_policy,
+)
+from cellwall.traffic import ICMP, ICMPV6, Address, parse_network, parse_ports
 
 VALUES = {"app": ["shop", "blog"], "env": ["prod", "dev"], "role": ["web", "db"]}
 PORTS = [
@@ -174,3 +186,42 @@ def flows(draw: st.DrawFn, fleet: Fleet) -> Flow:
     protocol, port = draw(st.sampled_from([at for at in POINTS if at[0] != foreign]))
     identity = draw(st.sampled_from(IDENTITIES))
     return Flow(endpoint(fleet, ends[0], identity), endpoint(fleet, ends[1]), protocol, port)
+
+
+def parties(anyone: bool = True) -> st.SearchStrategy[Party]:
+    """Ends of orders: by name, by selector, by network, mixed, or anyone; some of them are nobody."""
+    names = st.lists(st.sampled_from(["w1", "w2", "w3", "gone"]), max_size=2).map(tuple)
+    chosen = st.lists(selectors().map(parse_selector), max_size=1).map(tuple)
+    books = st.lists(st.sampled_from([text for texts in NETWORKS.values() for text in texts]), max_size=2)
+    mixed = st.builds(Party, names, chosen, books.map(lambda texts: tuple(map(parse_network, texts))))
+    named = mixed.map(lambda party: Party(("w1",)) if party.anyone else party)
+    return st.one_of(st.just(ANYBODY), named) if anyone else named
+
+
+@st.composite
+def orders(draw: st.DrawFn, fleet: Fleet, now: float, most: int = 3) -> tuple[Order, ...]:
+    """Some orders of all kinds: in force, to come and expired."""
+    inside = [address for workload in fleet.workloads for address in workload.addresses]
+    made: list[Order] = []
+    for index in range(draw(st.integers(1, most))):
+        kind = draw(st.sampled_from(OrderKind))
+        quarantine = kind in QUARANTINES
+        pairs: frozenset[tuple[Address, Address]] = frozenset()
+        if kind is OrderKind.CONTAIN:
+            pair = st.tuples(st.sampled_from(inside), st.sampled_from([*inside, *OUTSIDE]))
+            same_family = pair.filter(lambda ends: ends[0].version == ends[1].version)
+            pairs = frozenset(draw(st.lists(same_family, max_size=4)))
+        begins, expires = draw(st.sampled_from([(0.0, now + 60), (0.0, now + 60), (now + 5, now + 60), (0.0, now - 1)]))
+        made.append(
+            Order(
+                f"{kind}-{index}",
+                kind,
+                draw(parties(anyone=not quarantine)),
+                ANYBODY if quarantine else draw(parties()),
+                parse_ports("any" if quarantine else draw(st.sampled_from(PORTS))),
+                pairs,
+                begins,
+                expires if kind is OrderKind.OPEN or draw(st.booleans()) else None,
+            )
+        )
+    return tuple(made)

@@ -9,13 +9,14 @@ from cellwall.agent.folder import locked, observes
 from cellwall.agent.journal import Journal
 from cellwall.agent.keeper import Keeper
 from cellwall.agent.options import AgentOptions
+from cellwall.agent.suspension import read_suspension
 from cellwall.enforce import Leave
 
 
 def load_boot(options: AgentOptions, now: float) -> int | None:
     """Enforce what was last in force, from disk alone, and give its generation; None where nothing was.
 
-    A host whose agent was last run to observe only drops nothing now either.
+    A host whose agent was last run to observe only, or that is suspended, drops nothing now either.
 
     A provisional change whose time is over is taken back; one whose time is not is left to the agent that comes
     after. What the kernel refuses gives way to what was good before. Raises `NotEnrolled`, or `AgentError` when the
@@ -23,7 +24,8 @@ def load_boot(options: AgentOptions, now: float) -> int | None:
     """
     enrolment = load_enrolment(options.state)
     journal = Journal(options.state, enrolment.name, enrolment.bundle_key)
-    observing = options.observe_only or observes(options.state)
+    suspended = read_suspension(options.state, now)
+    observing = options.observe_only or observes(options.state) or suspended is not None
     keeper = Keeper(options.cgroup_root, observe_only=observing)
     agent = Agent(enrolment.name, observe_only=observing)
     events: list[Event] = [journal.load()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from cellwall.compile import Members, Ruleset
+from cellwall.compile import Members, OrderCard, Ruleset
 from cellwall.wire import (
     Bundle as Message,
 )
@@ -15,8 +15,10 @@ from cellwall.wire import (
     WireError,
     content_hash,
     decode_members,
+    decode_orders,
     decode_ruleset,
     digest_of,
+    encode_orders,
     sum_members,
 )
 
@@ -25,8 +27,9 @@ from cellwall.wire import (
 class Bundle:
     """All that a point is to hold, verified. `confirm_s` over 0 makes it provisional for so long.
 
-    `content` and `members_sum` are what `cellwall.wire` makes the digest of. `signed` is the message as the controller
-    sent it, from which the journal makes it again; `amended` says that members have changed since.
+    `content` and `members_sum` are what `cellwall.wire` makes the digest of, with the ruleset's orders. `signed` is the
+    message as the controller sent it, from which the journal makes it again; `amended` says that members or orders have
+    changed since.
     """
 
     generation: int
@@ -42,9 +45,14 @@ class Bundle:
     @property
     def holding(self) -> Holding:
         """What a point says that it holds when it holds this."""
-        return Holding(
-            generation=self.generation, revision=self.revision, digest=digest_of(self.content, self.members_sum)
-        )
+        digest = digest_of(self.content, self.members_sum, encode_orders(self.ruleset.orders))
+        return Holding(generation=self.generation, revision=self.revision, digest=digest)
+
+    def with_orders(self, orders: tuple[OrderCard, ...]) -> Bundle:
+        """Give this with other orders: they are never on trial, so whatever is gone back to has the newest."""
+        if orders == self.ruleset.orders:
+            return self
+        return replace(self, ruleset=replace(self.ruleset, orders=orders), amended=True)
 
 
 def open_bundle(message: Message, signed: bytes) -> Bundle:
@@ -67,6 +75,7 @@ def amend(bundle: Bundle, changes: Iterable[MemberChange]) -> Bundle:
     """Give `bundle` after `changes`, which were checked, in their order. Raises `WireError` when one does not fit."""
     members = dict(bundle.members)
     total, generation, revision, digest = bundle.members_sum, bundle.generation, bundle.revision, ""
+    orders = bundle.ruleset.orders
     for change in changes:
         if change.base != generation:
             raise WireError(f"a change of members from generation {change.base}, where {generation} is held")
@@ -78,10 +87,11 @@ def amend(bundle: Bundle, changes: Iterable[MemberChange]) -> Bundle:
         members.update(added)
         total += sum_members(added) - sum_members(left)
         generation, revision, digest = change.generation, change.revision, change.digest
+        orders = orders if change.orders is None else decode_orders(change.orders)
     if generation == bundle.generation:
         return bundle
     after = replace(
-        bundle,
+        bundle.with_orders(orders),
         generation=generation,
         revision=revision,
         members=members,

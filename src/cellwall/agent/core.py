@@ -45,6 +45,8 @@ from cellwall.agent.events import (
     SaveJournal,
     SendFacts,
     Started,
+    Stopping,
+    Suspended,
     Tick,
     TryCanaries,
     Verified,
@@ -99,11 +101,13 @@ def _nothing_yet() -> Receipt:
 class Agent:
     """One agent at one moment. `in_kernel` is what the kernel took last, None when that is unknown or nothing;
     `stained` says that the kernel may hold something that never became good;
-    `undoing` is why a change is being taken back and `undone` what to report then; `receipt` was reported last."""
+    `undoing` is why a change is being taken back and `undone` what to report then; `receipt` was reported last;
+    `suspended` says why this host only observes for a while."""
 
     workload: str
     interval_s: float = 2.0
     observe_only: bool = False
+    suspended: str = ""
     connected: bool = False
     good: Bundle | None = None
     trial: Trial | None = None
@@ -180,6 +184,13 @@ def _take(agent: Agent, event: Event, now: float) -> tuple[Agent, Commands]:
         case JournalFailed(reason):
             receipt = structs.replace(agent.receipt, reason=f"the journal cannot be written: {reason}"[:1024])
             return agent, (Report(receipt, alarm=True),)
+        case Suspended(reason):
+            # The same bundle in another mode: it is for the keeper to know, and written as it is due.
+            return replace(agent, suspended=reason, due=None if agent.target is None else now), ()
+        case Stopping():
+            if agent.trial is not None and agent.trial.until is not None:
+                agent = _take_back(agent, "the agent was stopped before it was confirmed", now)
+            return agent, ()
         case Tick():
             return _tick(agent, now)
         case _:
@@ -221,7 +232,7 @@ def _desired(agent: Agent, bundle: Bundle, now: float) -> tuple[Agent, Commands]
         return agent, (Report(agent.receipt),)
     until = now + bundle.confirm_s if bundle.confirm_s > 0 else None
     trial = Trial(bundle, bundle.generation, until)
-    agent = replace(agent, highest=bundle.generation, trial=trial, due=now, failures=0, undoing="")
+    agent = _ordered(replace(agent, highest=bundle.generation, trial=trial, due=now, failures=0, undoing=""), bundle)
     # It is on disk, with its end, before the kernel has it: who restarts knows what to go on with or to put back.
     return agent, _journal(agent)
 
@@ -240,15 +251,22 @@ def _members_changed(agent: Agent, event: MembersChanged, now: float) -> tuple[A
         return _astray(agent, change, str(error), now)
     quiet = agent.writing is None and agent.due is None and agent.in_kernel is target
     agent = replace(agent, highest=change.generation)
+    saved: Commands = (SaveChange(event.signed),)
     if agent.trial is not None:
-        agent = replace(agent, trial=replace(agent.trial, bundle=changed))
+        agent = _ordered(replace(agent, trial=replace(agent.trial, bundle=changed)), changed)
+        # What is gone back to may have changed too, and an appended change is of the trial alone.
+        saved = saved if change.orders is None else _journal(agent)
     else:
         agent = replace(agent, good=changed)
-    saved: Commands = (SaveChange(event.signed),)
     if not quiet:
         return replace(agent, due=now if agent.due is None else agent.due), saved
-    write = ApplyMembers(changed, added, change.removed)
+    write = ApplyMembers(changed, added, change.removed, orders=change.orders is not None)
     return replace(agent, writing=write), (write, *saved)
+
+
+def _ordered(agent: Agent, newest: Bundle) -> Agent:
+    """Let the last good bundle have the orders of the newest: a change that is taken back takes back no order."""
+    return agent if agent.good is None else replace(agent, good=agent.good.with_orders(newest.ruleset.orders))
 
 
 def _astray(agent: Agent, change: MemberChange, reason: str, now: float) -> tuple[Agent, Commands]:
@@ -389,7 +407,11 @@ def _judge(agent: Agent, now: float) -> tuple[Agent, Commands]:
         reason = f"no canary answers: {', '.join(f'`{one.id}`' for one in canaries)}"
     else:
         return agent, ()
-    return replace(agent, trial=None, due=now, failures=0, undoing=reason, undone=PointState.REVERTED), ()
+    return _take_back(agent, reason, now), ()
+
+
+def _take_back(agent: Agent, reason: str, now: float) -> Agent:
+    return replace(agent, trial=None, due=now, failures=0, undoing=reason, undone=PointState.REVERTED)
 
 
 def _write(agent: Agent, now: float) -> tuple[Agent, Commands]:
@@ -427,6 +449,8 @@ def _report_in_force(agent: Agent, now: float, reason: str = "") -> tuple[Agent,
         return _report(agent, PointState.PROVISIONAL, waiting, now)
     if agent.observe_only:
         return _report(agent, PointState.RELAXED, "this host only observes", now)
+    if agent.suspended:
+        return _report(agent, PointState.RELAXED, agent.suspended, now)
     return _report(agent, PointState.ENFORCED, reason, now)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from http.client import HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
 from cellwall.agent.enrolment import AgentError, Enrolment, check_controller
 from cellwall.agent.options import VERSION, EnrollOptions
-from cellwall.clients import Unreachable
 from cellwall.inventory import check_name
+from cellwall.traffic import CellwallError
 from cellwall.wire import (
     AUTHORITY_PATH,
     ENROL_PATH,
@@ -47,7 +46,7 @@ def enroll(options: EnrollOptions) -> str:
     context = ssl.create_default_context(cadata=authority)
     status, body = _call(controller, context, "POST", ENROL_PATH, asked)
     if status >= 500:
-        raise Unreachable(f"the controller at `{controller}` cannot enrol at the moment: status {status}")
+        raise _unreachable(f"the controller at `{controller}` cannot enrol at the moment: status {status}")
     reply = decode_enrolment_reply(body)
     if not isinstance(reply, Enrolled):
         raise Refused(f"the controller refused: {reply.reason}")
@@ -84,7 +83,7 @@ def _authority(controller: str, token: Token) -> str:
     blind.verify_mode = ssl.CERT_NONE
     status, body = _call(controller, blind, "GET", AUTHORITY_PATH, None)
     if status != 200:
-        raise Unreachable(f"`{controller}` does not answer as a controller does: status {status}")
+        raise _unreachable(f"`{controller}` does not answer as a controller does: status {status}")
     text = body.decode("ascii", "replace")
     if fingerprint(_der(text)) != token.authority:
         raise Refused(f"`{controller}` is not the controller that the token is for: it has another authority")
@@ -99,6 +98,9 @@ def _der(pem: str) -> bytes:
 
 
 def _call(controller: str, context: ssl.SSLContext, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    # Here, and not above: an agent that runs does not enrol.
+    from http.client import HTTPException, HTTPSConnection
+
     parts = urlsplit(controller)
     connection = HTTPSConnection(parts.hostname or "", parts.port or 443, timeout=_PATIENCE_S, context=context)
     try:
@@ -108,6 +110,12 @@ def _call(controller: str, context: ssl.SSLContext, method: str, path: str, body
     except ssl.SSLCertVerificationError as error:
         raise Refused(f"`{controller}` shows a certificate that is not its own: {error.verify_message}") from None
     except (OSError, HTTPException) as error:
-        raise Unreachable(f"the controller at `{controller}` cannot be reached: {str(error).lower()}") from None
+        raise _unreachable(f"the controller at `{controller}` cannot be reached: {str(error).lower()}") from None
     finally:
         connection.close()
+
+
+def _unreachable(why: str) -> CellwallError:
+    from cellwall.clients import Unreachable
+
+    return Unreachable(why)

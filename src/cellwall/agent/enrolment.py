@@ -50,9 +50,19 @@ class Enrolment:
         return self.folder / "authority.pem"
 
     @property
-    def channel(self) -> str:
-        """The address of the controller's WebSocket."""
-        return "wss" + self.controller.removeprefix("https") + AGENT_PATH
+    def controllers(self) -> tuple[str, ...]:
+        """Where controllers are: the one of the enrolment, and those that it named when it was last spoken to."""
+        try:
+            told = msgspec.json.decode((self.folder / "controllers.json").read_bytes(), type=tuple[str, ...])
+            return tuple(dict.fromkeys((self.controller, *map(check_controller, told))))
+        except (OSError, msgspec.MsgspecError, AgentError):
+            return (self.controller,)
+
+    def remember(self, controllers: tuple[str, ...]) -> None:
+        """Keep where controllers are for later starts. Raises `AgentError` when one is no address, or `OSError`."""
+        named = tuple(map(check_controller, controllers))
+        if named and set(named) != set(self.controllers):
+            write_file(self.folder / "controllers.json", msgspec.json.encode(named))
 
     def context(self) -> ssl.SSLContext:
         """Make what mutual TLS with the controller needs. Raises `AgentError` when the files cannot be used."""
@@ -109,6 +119,11 @@ def load_enrolment(folder: Path) -> Enrolment:
     except msgspec.MsgspecError as error:
         raise AgentError(f"`{path}` is damaged: {error}") from None
     return Enrolment(folder, check_name(told.name), check_controller(told.controller), told.bundle_key)
+
+
+def channel_of(controller: str) -> str:
+    """Give the address of a controller's WebSocket."""
+    return "wss" + controller.removeprefix("https") + AGENT_PATH
 
 
 def check_controller(url: str) -> str:

@@ -69,7 +69,7 @@ class Forgery:
 
 @dataclass(frozen=True, slots=True)
 class MembersChanged:
-    """Members change; `change` is signed by our controller and for us, `signed` are its bytes."""
+    """Members or orders change; `change` is signed by our controller and for us, `signed` are its bytes."""
 
     change: MemberChange
     signed: bytes = b""
@@ -129,6 +129,18 @@ class JournalFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspended:
+    """The host only observes from here on, for this `reason`; an empty one is the end of that."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The agent is asked to end: what is on trial would have nobody who judges it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Some time has passed."""
 
@@ -147,6 +159,8 @@ Event = (
     | Verified
     | AddressesChanged
     | JournalFailed
+    | Suspended
+    | Stopping
     | Tick
 )
 
@@ -177,11 +191,13 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class ApplyMembers:
-    """Change members by element, which makes what the kernel holds `bundle`; `Applied` answers."""
+    """Change members by element, and with `orders` all orders, which makes what the kernel holds `bundle`; `Applied`
+    answers."""
 
     bundle: Bundle
     added: Mapping[bytes, int]
     removed: tuple[bytes, ...]
+    orders: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +212,7 @@ class SaveJournal:
 
 @dataclass(frozen=True, slots=True)
 class SaveChange:
-    """Append one signed change of members."""
+    """Append one signed change of members or orders."""
 
     signed: bytes
 

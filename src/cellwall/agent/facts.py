@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cellwall.enforce import TABLE
-from cellwall.observe import HostFacts, ListeningService
+from cellwall.agent.bundle import Bundle
+from cellwall.enforce import TABLE, TRACE_TABLE
+from cellwall.observe import FirewallTable, HostFacts, ListeningService, Room
 from cellwall.wire import Facts, Listening
 
 MOST_LISTENING = 4096
+BASE_BYTES, MEMBER_BYTES, ENTRY_BYTES, RULE_BYTES = 8 << 20, 1400, 6144, 12_288
+"""What writing a table takes at its peak, in the kernel, the agent and nft(8): measured, and rounded up."""
 
 
-def tell(facts: HostFacts, blind: Iterable[str]) -> Facts:
-    """Write the facts of a host; `blind` is what the agent cannot see."""
+def needed_bytes(bundle: Bundle) -> int:
+    """Estimate the memory that writing `bundle` takes at its peak, kernel, agent and nft together."""
+    ruleset = bundle.ruleset
+    entries = sum(len(face.ingress) + len(face.egress) for face in ruleset.faces) + len(ruleset.networks)
+    return BASE_BYTES + MEMBER_BYTES * len(bundle.members) + ENTRY_BYTES * entries + RULE_BYTES * len(ruleset.rules)
+
+
+def others(tables: Iterable[FirewallTable]) -> list[str]:
+    """Name the tables that are not ours, as `family name`."""
+    ours = {("inet", TABLE), ("inet", TRACE_TABLE)}
+    return [f"{one.family} {one.name}" for one in tables if (one.family, one.name) not in ours]
+
+
+def stepped(number: int) -> int:
+    """Round down to an eighth of a power of two: what changes all the time is not to be news each time."""
+    step = 1 << max(0, number.bit_length() - 4)
+    return number // step * step
+
+
+def tell(
+    facts: HostFacts, blind: Iterable[str], room: Room, held: Bundle | None = None, troubles: Iterable[str] = ()
+) -> Facts:
+    """Write the facts of a host; `blind` is what the agent cannot see, `held` what its kernel holds, `troubles` what
+    is wrong besides the `room` there is."""
     version = ".".join(str(part) for part in facts.nft_version or ())
-    foreign = [f"{one.family} {one.name}" for one in facts.tables if (one.family, one.name) != ("inet", TABLE)]
+    foreign = others(facts.tables)
     unseen = [*blind, *([] if version else ["nft is not installed: nothing can be enforced"])]
     unseen += [f"containers of `{one}`: what is published passes by" for one in facts.runtimes if one != "libvirt"]
     return Facts(
@@ -26,6 +51,11 @@ def tell(facts: HostFacts, blind: Iterable[str]) -> Facts:
         nft=version,
         foreign=tuple(foreign)[:1024],
         blind=tuple(unseen)[:256],
+        troubles=(*room.troubles, *troubles)[:256],
+        tracked=stepped(room.tracked),
+        most_tracked=room.most_tracked,
+        memory=stepped(room.memory or 0),
+        table_memory=stepped(needed_bytes(held)) if held else 0,
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cellwall.agent.enrolment import AgentError
+from cellwall.agent.options import AgentOptions
 
 
 @contextmanager
@@ -26,6 +27,23 @@ def locked(folder: Path) -> Generator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def is_running(options: AgentOptions) -> bool:
+    """Say whether an agent holds the folder. Raises `AgentError` when that cannot be told."""
+    try:
+        handle = os.open(options.state / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise AgentError(f"`{options.state}`: {(error.strerror or str(error)).lower()}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def remember_observing(folder: Path, observing: bool) -> None:

@@ -30,7 +30,9 @@ from cellwall.wire import (
     WireError,
     decode_from_controller,
     decode_members,
+    decode_orders,
     encode_members,
+    encode_orders,
     sum_members,
     verify,
 )
@@ -62,6 +64,7 @@ class _Snapshot(msgspec.Struct, array_like=True, frozen=True):
     generation: int
     revision: int
     members: bytes
+    orders: bytes | None = None
 
 
 @dataclass
@@ -227,7 +230,8 @@ def _layout(snapshot: SaveJournal) -> Iterator[tuple[int, bytes]]:
         if bundle is not None:
             yield kind, bundle.signed
             if bundle.amended:
-                members = _Snapshot(bundle.generation, bundle.revision, encode_members(bundle.members))
+                orders = encode_orders(bundle.ruleset.orders)
+                members = _Snapshot(bundle.generation, bundle.revision, encode_members(bundle.members), orders)
                 yield _Kind.MEMBERS, msgspec.msgpack.encode(members)
     yield _Kind.WHOLE, b""
 
@@ -236,7 +240,7 @@ def _with_members(bundle: Bundle, payload: bytes) -> Bundle:
     told = msgspec.msgpack.decode(payload, type=_Snapshot)
     members = decode_members(told.members)
     return replace(
-        bundle,
+        bundle if told.orders is None else bundle.with_orders(decode_orders(told.orders)),
         generation=told.generation,
         revision=told.revision,
         members=members,

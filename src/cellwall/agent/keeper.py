@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
 
 from cellwall.agent.bundle import Bundle
+from cellwall.agent.cuts import forget_shut
 from cellwall.agent.events import Applied, Apply, ApplyMembers, ForeignChange, Repair, Restore, Result, Verified
+from cellwall.agent.facts import needed_bytes
 from cellwall.clients import KernelError, Netlink, Protocol
 from cellwall.compile import Ruleset, judge, unpack, without_expired
 from cellwall.enforce import TABLE, Held, Leave, NftPoint, Refused, Seen, Watch, digest_of, generation_id
@@ -18,6 +21,7 @@ from cellwall.observe import (
     adopt,
     cgroup_mount,
     connected_sockets,
+    free_memory,
     host_addresses,
     listening_sockets,
     open_connections,
@@ -51,6 +55,10 @@ class Keeper:
         self._watch = Watch()
         self._generation: int | None = self._read_generation()
 
+    def observe(self, observing: bool) -> None:
+        """Drop nothing from the next write on, or enforce again; nothing is written by this."""
+        self._observe_only = observing
+
     def fileno(self) -> int:
         """Give the descriptor that is readable when somebody changes a table."""
         return self._watch.fileno()
@@ -62,11 +70,16 @@ class Keeper:
         wanted = command.bundle
         generation = wanted.generation if wanted else None
         try:
-            if isinstance(command, ApplyMembers):
-                noticed = self.notices()
-                self.point.apply_members(command.added, command.removed)
-                noticed += self._settled(None)
+            if isinstance(command, ApplyMembers) and len(command.added) + len(command.removed) > _MOST_COMPARED:
+                noticed = self.notices() + self._in_bulk(lambda: self._change(command))
+            elif isinstance(command, ApplyMembers):
+                noticed, before = self.notices(), self.point.transactions
+                self._change(command)
+                noticed += self._settled(None, self.point.transactions - before)
             else:
+                held = self.held
+                if isinstance(command, Apply) and held and held.generation != command.bundle.generation:
+                    _check_room(command.bundle)
                 # What is written by difference is right only where nobody else has written.
                 if isinstance(command, Repair) or self.notices():
                     self.point.forget()
@@ -83,6 +96,15 @@ class Keeper:
         self.held = wanted
         return [Applied(generation, Result.DONE), *noticed]
 
+    def _change(self, command: ApplyMembers) -> None:
+        if command.added or command.removed:
+            self.point.apply_members(command.added, command.removed)
+        if command.orders:
+            ruleset = self._ruleset(command.bundle)
+            self.point.apply_orders(ruleset.orders)
+            forget_shut(ruleset, command.bundle.members)
+            self._expiry = _next_end(command.bundle.ruleset, time.time())
+
     def _whole(self, wanted: Bundle | None) -> list[ForeignChange]:
         if wanted is None:
             self.point.remove(Leave.OPEN)
@@ -91,34 +113,51 @@ class Keeper:
             return []
         if self.point.read_back() is None:
             _adopt_open_connections()
-        self._apply(wanted)
-        return self._settled(len(wanted.members))
+        return self._rewrite(wanted)
 
-    def _settled(self, members: int | None) -> list[ForeignChange]:
+    def _rewrite(self, wanted: Bundle) -> list[ForeignChange]:
+        if len(wanted.members) <= _MOST_COMPARED:
+            self._apply(wanted)
+            return self._settled(len(wanted.members))
+        return self._in_bulk(lambda: self._apply(wanted))
+
+    def _in_bulk(self, work: Callable[[], None]) -> list[ForeignChange]:
+        """Write very much, of which the notices would cost the kernel a gigabyte: that nobody else wrote meanwhile is
+        seen by how many transactions there were."""
+        lost = self._watch.lost
+        with self._watch.deaf(lambda: self.point.transactions):
+            work()
+        self._generation = self._read_generation()
+        return [] if self._watch.lost == lost else self._compared()
+
+    def _settled(self, members: int | None, own: int = 1) -> list[ForeignChange]:
         """After a write of our own: tell what others did meanwhile, by reading back what the kernel holds.
 
-        With `members` None one transaction was made, so one notice is ours. Else there may be several, and so many
-        notices that some are lost: what is not too large is compared, and what is, when it is verified next.
+        With `members` None few transactions were made, so `own` notices are ours. Else there may be many: what is not
+        too large is compared, and what is, when it is verified next.
         """
         touched = [one for one in self._watch.read() if one.touches(_INET, TABLE)]
         self._generation = self._read_generation()
-        if members is None and len(touched) <= 1:
+        if members is None and len(touched) <= own:
             return []
         if members is not None and members > _MOST_COMPARED:
             self._generation = None
             return []
-        drifts = self.point.verify()
-        return [ForeignChange("somebody, while we wrote")] if drifts else []
+        return self._compared()
+
+    def _compared(self) -> list[ForeignChange]:
+        return [ForeignChange("somebody, while we wrote")] if self.point.verify() else []
 
     def _apply(self, wanted: Bundle) -> None:
         now = time.time()
-        self.point.apply(self._ruleset(wanted), wanted.members)
-        moments = (card.expires for card in wanted.ruleset.rules if card.expires is not None and card.expires > now)
-        self._expiry = min(moments, default=inf)
+        ruleset = self._ruleset(wanted)
+        self.point.apply(ruleset, wanted.members)
+        forget_shut(ruleset, wanted.members)
+        self._expiry = _next_end(wanted.ruleset, now)
 
     def _ruleset(self, wanted: Bundle) -> Ruleset:
         ruleset = without_expired(wanted.ruleset, time.time())
-        return replace(ruleset, mode=Mode.OBSERVE) if self._observe_only else ruleset
+        return replace(ruleset, mode=Mode.OBSERVE, orders=()) if self._observe_only else ruleset
 
     def refresh(self) -> list[ForeignChange]:
         """Look again at what changes by itself: users and units come and go, allows expire. Raises `Refused`."""
@@ -126,8 +165,7 @@ class Keeper:
             return []
         if time.time() >= self._expiry:
             noticed = self.notices()
-            self._apply(self.held)
-            return noticed + self._settled(len(self.held.members))
+            return noticed + self._rewrite(self.held)
         if not any(face.identity for face in self.held.ruleset.faces):
             return []
         noticed = self.notices()
@@ -220,6 +258,19 @@ class Keeper:
 
     def _read_generation(self) -> int:
         return generation_id(link=self._link)
+
+
+def _check_room(wanted: Bundle) -> None:
+    """Raise `Refused` where there is not the memory to write it: to try would be to risk what is in force."""
+    needed, free = needed_bytes(wanted), free_memory()
+    if free is not None and needed > free:
+        raise Refused(f"to write it takes about {needed >> 20} MiB of memory, and {free >> 20} MiB can be had")
+
+
+def _next_end(ruleset: Ruleset, now: float) -> float:
+    """Give the next moment at which a rule or an order ends of itself."""
+    moments = (card.expires for card in (*ruleset.rules, *ruleset.orders))
+    return min((moment for moment in moments if moment is not None and moment > now), default=inf)
 
 
 def _adopt_open_connections() -> None:

@@ -16,15 +16,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import closing, suppress
+from urllib.parse import urlsplit
 
+from msgspec import structs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from cellwall.agent.bundle import open_bundle
-from cellwall.agent.core import Agent, snapshot, step
+from cellwall.agent.core import Agent, step
 from cellwall.agent.enroll import make_request
-from cellwall.agent.enrolment import AgentError, Enrolment, load_enrolment
+from cellwall.agent.enrolment import AgentError, Enrolment, channel_of, load_enrolment
 from cellwall.agent.events import (
     AddressesChanged,
     Applied,
@@ -39,7 +41,6 @@ from cellwall.agent.events import (
     Disconnected,
     Event,
     Forgery,
-    JournalFailed,
     MembersChanged,
     Reconnect,
     Repair,
@@ -49,22 +50,28 @@ from cellwall.agent.events import (
     SaveChange,
     SaveJournal,
     SendFacts,
+    Stopping,
+    Suspended,
     Tick,
     TryCanaries,
     Verify,
 )
 from cellwall.agent.facts import tell
 from cellwall.agent.folder import locked, remember_observing
-from cellwall.agent.journal import Journal, JournalError
+from cellwall.agent.gauges import FILE, Gauges
 from cellwall.agent.keeper import Keeper
+from cellwall.agent.lasting import Lasting
+from cellwall.agent.lean import give_back
 from cellwall.agent.observer import Observer
 from cellwall.agent.options import VERSION, AgentOptions
 from cellwall.agent.ring import Ring
+from cellwall.agent.service import ALIVE, READY, tell_manager
 from cellwall.agent.tally import Outbox, Tally
-from cellwall.clients import KernelError
+from cellwall.clients import EventLog, Form, KernelError, Level
 from cellwall.compile import Canary
-from cellwall.enforce import Refused
-from cellwall.observe import AddressWatch, host_identity
+from cellwall.enforce import Refused, Tracing, sweep_trace
+from cellwall.flows import FlowKey, Side
+from cellwall.observe import AddressWatch, host_identity, kernel_room
 from cellwall.traffic import CellwallError
 from cellwall.wire import (
     MOST_FROM_CONTROLLER,
@@ -77,8 +84,10 @@ from cellwall.wire import (
     Facts,
     FromAgent,
     FromController,
+    HeldVerdict,
     Hello,
     Holding,
+    Holds,
     MemberChange,
     Receipt,
     Rejected,
@@ -97,7 +106,10 @@ from cellwall.wire import Confirmed as Word
 
 TICK_S, CANARY_S, WELCOME_S, PING_S, GATHER_S = 1.0, 2.0, 10.0, 20.0, 0.02
 BACKOFF_FIRST_S, BACKOFF_LAST_S, RECONNECT_S, STABLE_S = 1.0, 60.0, 0.3, 10.0
+FOLLOW_S = 16.0
+"""A TCP connection that is dropped is tried anew after 1, 3, 7 and 15 s."""
 RENEW_AGAIN_S = 3600.0
+QUIET_S, SETTLED_S = 10.0, 10.0
 MOST_LETTERS, MOST_RECEIPTS = 1000, 16
 
 
@@ -117,10 +129,13 @@ def run_agent(options: AgentOptions) -> int:
 class _Loop:
     def __init__(self, options: AgentOptions, enrolment: Enrolment) -> None:
         self._enrolment = enrolment
+        self._options = options
         # A clock that begins as the epoch's and does not jump: deadlines must not, when the host's time is set.
         self._offset = time.time() - time.monotonic()
+        self._gauges = Gauges(options.metrics_file or options.state / FILE)
+        self._log = self._gauges.listening(EventLog(sys.stderr, Form(options.log_format), Level(options.log_level)))
         self._agent = Agent(enrolment.name, options.interval_s, options.observe_only)
-        self._journal = Journal(options.state, enrolment.name, enrolment.bundle_key)
+        self._lasting = Lasting(options, enrolment)
         self._keeper = Keeper(options.cgroup_root, observe_only=options.observe_only)
         self._events: deque[Event] = deque()
         self._turning = False
@@ -132,6 +147,9 @@ class _Loop:
         self._outbox = Outbox(f"{self._boot[:8]}-{time.time_ns():x}")
         self._collected = time.time()
         self._look_back = True
+        self._stirred = True
+        self._counted = 0.0
+        self._following = False
         # The channel.
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -153,10 +171,12 @@ class _Loop:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        self._tell(self._journal.load())
+        self._look_for_suspension()
+        self._tell(self._lasting.load())
+        self._lasting.stand_by(self._agent, self._now())
         self._observer = observer = Observer(self._enrolment.name)
         for blind in observer.blind:
-            _say(f"cannot see {blind}")
+            self._log("cannot see", level="warning", what=blind)
         addresses = AddressWatch()
         loop.add_reader(self._keeper.fileno(), self._gathered(self._keeper.fileno(), self._look_at_tables, 0.0))
         loop.add_reader(addresses.fileno(), self._gathered(addresses.fileno(), lambda: self._moved(addresses)))
@@ -165,14 +185,24 @@ class _Loop:
             (observer.packets, lambda: observer.read_packets(self._revision(), self._now())),
         ):
             if source is not None:
-                loop.add_reader(source.fileno(), self._gathered(source.fileno(), read))
+                loop.add_reader(source.fileno(), self._gathered(source.fileno(), self._stirring(read)))
+        loop.call_later(SETTLED_S, give_back)
+        sweep_trace()
         channel = asyncio.create_task(self._channel())
+        tell_manager(READY)
         try:
             while not self._stop.is_set():
+                self._guarded(self._look_for_suspension)
                 self._guarded(lambda: self._tell(Tick()))
+                if self._lasting.save_again(self._agent, self._now()):
+                    self._receipts.append(self._agent.receipt)
+                    self._wake.set()
+                tell_manager(ALIVE)
+                self._guarded(self._measure)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), min(TICK_S, self._agent.interval_s))
         finally:
+            self._guarded(lambda: self._tell(Stopping()))
             for task in (channel, *self._tasks):
                 task.cancel()
             await asyncio.gather(channel, *self._tasks, return_exceptions=True)
@@ -204,11 +234,12 @@ class _Loop:
             case Apply() | Restore() | Repair() | ApplyMembers():
                 self._write(command)
             case SaveJournal() | SaveChange():
-                self._save(command)
+                self._events.extend(self._lasting.save(command, self._agent, self._now()))
             case Report(receipt, alarm):
                 self._receipts.append(receipt)
                 if alarm or receipt.reason:
-                    _say(f"generation {receipt.generation} is {receipt.state}: {receipt.reason}")
+                    said = {"generation": receipt.generation, "state": receipt.state, "reason": receipt.reason}
+                    self._log("receipt", level="warning", **said)
                 self._wake.set()
             case Reconnect():
                 self._hurry.set()
@@ -224,33 +255,29 @@ class _Loop:
                 self._wake.set()
 
     def _write(self, command: Apply | Restore | Repair | ApplyMembers) -> None:
+        self._gauges.wrote(command)
         if not isinstance(command, ApplyMembers):
             # What was counted so far was decided by the rules that are going.
-            self._guarded(self._collect)
+            self._guarded(lambda: self._collect(always=True))
         try:
             self._events.extend(self._keeper.write(command))
         except Exception as error:  # noqa: BLE001 - whatever it is, the step function must hear of it
             generation = command.bundle.generation if command.bundle else None
             self._events.append(Applied(generation, Result.FAILED, f"{type(error).__name__}: {error}"))
 
-    def _save(self, command: SaveJournal | SaveChange) -> None:
-        try:
-            if isinstance(command, SaveJournal):
-                self._journal.save(command)
-            else:
-                self._journal.append(command.signed)
-                if self._journal.grown:
-                    self._journal.save(snapshot(self._agent))
-        except JournalError as error:
-            self._events.append(JournalFailed(str(error)))
+    def _look_for_suspension(self) -> None:
+        if (reason := self._lasting.suspended(self._now())) != self._agent.suspended:
+            self._keeper.observe(self._options.observe_only or bool(reason))
+            self._tell(Suspended(reason))
+            self._lasting.stand_by(self._agent, self._now())
 
     def _guarded(self, work: Callable[[], object]) -> None:
         try:
             work()
         except CellwallError as error:
-            _say(str(error))
+            self._log("failed", level="warning", why=str(error))
         except Exception as error:  # noqa: BLE001 - the outermost turn: what fails here must not end enforcement
-            _say(f"{type(error).__name__}: {error}")
+            self._log("failed", level="error", why=f"{type(error).__name__}: {error}")
 
     def _gathered(self, source: int, read: Callable[[], object], wait_s: float = GATHER_S) -> Callable[[], None]:
         """Make a reader that lets notices gather before it reads them, all at once."""
@@ -274,6 +301,9 @@ class _Loop:
 
     # --- what is seen ---
 
+    def _measure(self) -> None:
+        self._gauges.write(self._agent, len(self._tally), self._enrolment.ends(), time.time())
+
     def _look_at_tables(self) -> None:
         for change in self._keeper.notices():
             self._tell(change)
@@ -286,10 +316,36 @@ class _Loop:
     def _revision(self) -> int:
         return self._keeper.held.revision if self._keeper.held else 0
 
-    def _collect(self) -> None:
+    def _stirring(self, read: Callable[[], object]) -> Callable[[], object]:
+        """Have what is read of connections and packets mean that there may be something to collect."""
+
+        def stirring() -> object:
+            self._stirred = True
+            return read()
+
+        return stirring
+
+    def _quiet(self, observer: Observer) -> bool:
+        """Say whether nothing can have been counted: each tuple comes with a connection's event or a sample.
+
+        Not quite each: what a firewall behind us drops has neither. So it is never long before we look all the same.
+        """
+        hears = observer.connections is not None and observer.packets is not None
+        hears = hears and not observer.strangers.watching
+        return hears and not self._stirred and self._now() - self._counted < QUIET_S
+
+    def _collect(self, *, always: bool = False) -> None:
         held, observer = self._keeper.held, self._observer
         if observer is None or held is None:
             return
+        if not always and self._quiet(observer):
+            with suppress(Refused, KernelError):
+                self._events.extend(self._keeper.refresh())
+            self._pack(time.time())
+            if self._batches:
+                self._wake.set()
+            return
+        self._stirred, self._counted = False, self._now()
         now = time.time()
         seen, full = self._keeper.collect()
         records = observer.records(seen, held, self._collected, now)
@@ -305,6 +361,8 @@ class _Loop:
         denials, skipped = observer.take_denials(now)
         if self._up and (denials or skipped):
             self._letters.append(Denials(samples=tuple(denials), skipped=skipped))
+        if (suspect := observer.suspect(records, self._now())) and not self._following:
+            self._spawn(self._follow(*suspect))
         self._pack(now)
         self._wake.set()
 
@@ -315,11 +373,32 @@ class _Loop:
         while len(self._tally) and not self._outbox.full:
             records = self._tally.take(self._most_rows)
             batch = self._outbox.name()
-            lost, dropped = self._tally.take_losses()
+            lost, dropped = self._gauges.missed(self._tally.take_losses())
             start = min(one.first_seen for one in records)
             message = encode(pack_flows(records, batch=batch, start=start, end=now, lost=lost, dropped=dropped))
             self._outbox.sent(batch, message, now)
             self._batches.append(message)
+
+    async def _follow(self, side: Side, key: FlowKey) -> None:
+        """See where packets of a flow end that we let pass."""
+        self._following = True
+        try:
+            incoming = side is Side.INGRESS
+            with closing(
+                Tracing(key.source, key.destination, key.protocol, key.port, incoming=incoming, seconds=FOLLOW_S)
+            ) as tracing:
+                until = self._now() + FOLLOW_S
+                while self._now() < until and self._observer is not None:
+                    await asyncio.sleep(FOLLOW_S / 32)
+                    if drops := tracing.read():
+                        self._observer.strangers.ended((side, key), str(drops[-1]), self._now())
+                        self._facts_due = True
+                        self._wake.set()
+                        break
+        except (Refused, KernelError) as error:
+            self._log("failed", level="warning", why=str(error))
+        finally:
+            self._following = False
 
     async def _try(self, generation: int, canary: Canary) -> None:
         """Open a canary's connection; one of its addresses is enough."""
@@ -338,13 +417,15 @@ class _Loop:
     # --- the channel ---
 
     async def _channel(self) -> None:
-        """Keep a connection to the controller, for ever."""
-        pause_s, said = BACKOFF_FIRST_S, ""
+        """Keep a connection to a controller, for ever; when one cannot be reached, the next is tried."""
+        pause_s, said, turn = BACKOFF_FIRST_S, "", 0
         while True:
+            controllers = self._enrolment.controllers
+            controller = controllers[turn % len(controllers)]
             began = self._now()
             self._hurry.clear()
             try:
-                await self._talk(began)
+                await self._talk(controller, began)
                 reason = ""
             except (CellwallError, OSError, WebSocketException, TimeoutError) as error:
                 reason = str(error).splitlines()[0] if str(error) else "no answer"
@@ -356,8 +437,9 @@ class _Loop:
             if self._now() - began > STABLE_S or self._hurry.is_set():
                 pause_s = BACKOFF_FIRST_S
             if reason and reason != said and not self._hurry.is_set():
-                _say(f"no connection to the controller at `{self._enrolment.controller}`: {reason}")
+                self._log("no connection", level="warning", controller=controller, why=reason)
             said = reason
+            turn += bool(reason)
             if self._hurry.is_set():
                 # A whole fleet may be told to come back at the same moment.
                 await asyncio.sleep(random.uniform(0, RECONNECT_S))
@@ -366,11 +448,14 @@ class _Loop:
                 await asyncio.wait_for(self._hurry.wait(), pause_s * random.uniform(0.5, 1))
             pause_s = min(BACKOFF_LAST_S, pause_s * 2)
 
-    async def _talk(self, began: float) -> None:
+    async def _talk(self, controller: str, began: float) -> None:
         context = self._enrolment.context()
+        host = urlsplit(controller).hostname or ""
         async with connect(
-            self._enrolment.channel, ssl=context, open_timeout=WELCOME_S, close_timeout=2, ping_interval=PING_S,
+            channel_of(controller), ssl=context, open_timeout=WELCOME_S, close_timeout=2, ping_interval=PING_S,
             ping_timeout=PING_S, max_size=MOST_FROM_CONTROLLER, compression=None, proxy=None, user_agent_header=None,
+            # As bytes: to make them of text, Python loads the tables of international names, a megabyte.
+            server_hostname=host.encode() if host.isascii() else host,
         ) as socket:  # fmt: skip
             await socket.send(encode(self._hello()))
             welcome = _read(await asyncio.wait_for(socket.recv(), WELCOME_S))
@@ -385,7 +470,9 @@ class _Loop:
             self._batches = deque(self._outbox.due(time.time(), reconnected=True))
             self._letters.clear()
             self._receipts.clear()
-            _say(f"connected to the controller at `{self._enrolment.controller}`")
+            self._log("connected", controller=controller)
+            with suppress(AgentError, OSError):
+                self._enrolment.remember(welcome.controllers)
             self._tell(Connected(began))
             work = [asyncio.create_task(one) for one in (self._listen(socket), self._speak(socket), self._hurry.wait())]
             try:
@@ -442,6 +529,8 @@ class _Loop:
                 self._wake.set()
             case Ask(id=number, question=question):
                 answer = self._keeper.answer(question)
+                if isinstance(answer, HeldVerdict) and isinstance(question, Holds) and self._observer is not None:
+                    answer = structs.replace(answer, foreign=self._observer.dropped_by(question, self._now()))
                 self._letters.append(Answer(id=number, answer=answer))
                 self._wake.set()
                 held = self._keeper.held
@@ -469,7 +558,8 @@ class _Loop:
             return encode(self._letters.popleft())
         if self._facts_due and self._observer is not None:
             self._facts_due = False
-            told = tell(self._observer.facts(self._now()), self._observer.blind)
+            facts, troubles = self._observer.facts(self._now()), self._observer.strangers.told(self._now())
+            told = tell(facts, self._observer.blind, kernel_room(), self._keeper.held, troubles)
             if told != self._facts:
                 self._facts = told
                 return encode(told)
@@ -489,8 +579,3 @@ def _read(data: bytes | str) -> FromController:
     if isinstance(data, str):
         raise WireError("a text message; all of ours are binary")
     return decode_from_controller(data)
-
-
-def _say(what: str) -> None:
-    """Write a line for the journal of the system."""
-    print(f"cellwall agent: {what}", file=sys.stderr, flush=True)

@@ -8,7 +8,9 @@ from itertools import islice
 from typing import TypeVar
 
 from cellwall.agent.bundle import Bundle
+from cellwall.agent.facts import others
 from cellwall.agent.owners import Owners
+from cellwall.agent.strangers import Strangers
 from cellwall.agent.tally import Samples, judged, side_of
 from cellwall.clients import KernelError
 from cellwall.enforce import LOG_GROUP, Seen
@@ -22,12 +24,13 @@ from cellwall.observe import (
     Nflog,
     TcpState,
     enable_accounting,
+    firewall_tables,
     host_addresses,
     unpack_address,
     walk_connections,
 )
 from cellwall.traffic import PORTED, TCP, Address
-from cellwall.wire import Denial, Owner
+from cellwall.wire import Denial, Holds, Owner
 
 _HOOKS = {1: Side.INGRESS, 3: Side.EGRESS}
 MOST_STANDING = 100_000
@@ -45,6 +48,7 @@ class Observer:
         self.blind: list[str] = []
         self.samples = Samples()
         self.denials: list[Denial] = []
+        self.strangers = Strangers()
         self._name = name
         self._owners = Owners()
         self._local: frozenset[Address] = frozenset()
@@ -58,6 +62,8 @@ class Observer:
         self.connections = self._open(ConnectionEvents, "bytes, and the owners of short connections")
         self.packets = self._open(lambda: Nflog(LOG_GROUP), "samples of denials")
         self.look_for_addresses()
+        with suppress(KernelError):
+            self.strangers.watching = bool(others(firewall_tables()))
 
     def _open(self, opener: Callable[[], T], what: str) -> T | None:
         try:
@@ -68,7 +74,9 @@ class Observer:
 
     def facts(self, now: float) -> HostFacts:
         """Collect the facts of this host. Raises `KernelError`."""
-        return self._owners.facts(now)
+        facts = self._owners.facts(now)
+        self.strangers.watching = bool(others(facts.tables))
+        return facts
 
     def look_for_addresses(self) -> None:
         """Learn which addresses are ours."""
@@ -90,11 +98,11 @@ class Observer:
         found: list[FlowRecord] = []
         for flow, one in told:
             side, key = flow
-            card = held.ruleset.rule_by_number.get(one.rule)
+            rule = held.ruleset.id_by_number.get(one.rule)
             packets, size = octets.pop(flow, (0, 0))
             found.append(
                 FlowRecord(
-                    key, self._name, side, one.outcome, one.would, (card.id,) if card else (), held.revision,
+                    key, self._name, side, one.outcome, one.would, (rule,) if rule else (), held.revision,
                     one.count, since, now, packets, size, owners.get(flow, UNKNOWN),
                 )
             )  # fmt: skip
@@ -138,6 +146,8 @@ class Observer:
                 one = event.connection
                 if event.happening is Happening.NEW:
                     begun.append(one.original)
+                    if self.strangers.watching and (flow := self._flow(one)) is not None:
+                        self.strangers.confirmed(flow, now)
                 elif (flow := self._flow(one)) is not None and one.original_packets:
                     packets, size = self._octets.get(flow, (0, 0))
                     if len(self._octets) < MOST_VERDICTS:
@@ -145,6 +155,18 @@ class Observer:
                         self._octets[flow] = packets, size + (one.original_octets or 0) + (one.reply_octets or 0)
         local = {address.packed for address in self._local}
         self._owners.catch((ends for ends in begun if ends.source in local), now)
+
+    def suspect(self, records: Iterable[FlowRecord], now: float) -> tuple[Side, FlowKey] | None:
+        """Give a flow that we let pass, by `records` of now or before, and that another firewall may have dropped."""
+        for one in records:
+            if one.connections and one.outcome is Outcome.ALLOWED and not one.standing:
+                self.strangers.counted((one.side, one.key), now)
+        return self.strangers.suspect(now)
+
+    def dropped_by(self, asked: Holds, now: float) -> str:
+        """Say which other firewall was seen to drop such packets, "" for none."""
+        key = FlowKey(unpack_address(asked.source), unpack_address(asked.destination), asked.protocol, asked.port)
+        return self.strangers.by((asked.side, key), now)
 
     def losses(self) -> int:
         """Say how often, since the last call, the kernel had to drop what it had to tell."""

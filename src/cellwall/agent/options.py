@@ -16,13 +16,17 @@ class AgentOptions:
     """How to run the agent: `state` is the folder that `enroll` filled.
 
     `cgroup_root` is where this host's units are in the cgroup tree (None: at its mount), `interval_s` how often flows
-    are collected; with `observe_only` no packet is ever dropped, whatever the policy says.
+    are collected; with `observe_only` no packet is ever dropped, whatever the policy says. `metrics_file` is where
+    metrics are written (None: in the folder); `log_format` is `json` or `text`, `log_level` the least that is logged.
     """
 
     state: Path
     cgroup_root: Path | None = None
     interval_s: float = 2.0
     observe_only: bool = False
+    metrics_file: Path | None = None
+    log_format: str = "json"
+    log_level: str = "info"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ UNCHANGED = (NOTHING, NOTHING)
 class Change:
     """Ends between which other ports pass than before. `sources` and `destinations` are workloads and places outside.
 
-    `identity` is the local process of the sources; nobody in particular where it makes no difference."""
+    Who is on both sides is meant with the others, not with itself. `identity` is the local process of the sources;
+    nobody in particular where it makes no difference."""
 
     sources: tuple[str, ...]
     destinations: tuple[str, ...]
@@ -95,23 +96,26 @@ def difference(before: Reach, after: Reach, assume: Assume = Assume.MODES) -> tu
     an end whose mode or labels changed."""
     asked = {one for reach in (before, after) for one in reach.identities(Side.EGRESS)}
     groups = _groups(before, after, all_identities(asked))
-    found: dict[tuple[Identity, str, str], tuple[PortSet, PortSet]] = {}
+    crowds, of_group = _crowds(groups)
+    found: dict[tuple[Identity, int, int], tuple[PortSet, PortSet]] = {}
     for source, target in _touched(before, after, groups, assume):
-        was = before.passing(source.before, target.before, assume)
-        becomes = after.passing(source.after, target.after, assume)
-        if was == becomes and source.identity == NOBODY:
+        one, other = groups[source], groups[target]
+        was = before.passing(one.before, other.before, assume)
+        becomes = after.passing(one.after, other.after, assume)
+        if was == becomes and one.identity == NOBODY:
             continue
-        for caller, server in product(source.titles, target.titles):
-            if caller != server:
-                opened, closed = found.get((source.identity, caller, server), UNCHANGED)
-                found[source.identity, caller, server] = opened | (becomes - was), closed | (was - becomes)
+        for caller, server in product(of_group[source], of_group[target]):
+            if caller != server or len(crowds[caller]) > 1:
+                opened, closed = found.get((one.identity, caller, server), UNCHANGED)
+                found[one.identity, caller, server] = opened | (becomes - was), closed | (was - becomes)
     return _gather(
         {
             (identity, caller, server): change
             for (identity, caller, server), change in found.items()
             # A process is told apart only where it fares differently from nobody in particular.
             if any(change) and (identity == NOBODY or change != found.get((NOBODY, caller, server), UNCHANGED))
-        }
+        },
+        crowds,
     )
 
 
@@ -126,7 +130,25 @@ class _Group:
     titles: list[str]
 
 
-def _touched(before: Reach, after: Reach, groups: list[_Group], assume: Assume) -> Iterator[tuple[_Group, _Group]]:
+def _crowds(groups: list[_Group]) -> tuple[list[tuple[str, ...]], list[tuple[int, ...]]]:
+    """Put together the titles that are in the same groups, and say which of these crowds are in each group.
+
+    A workload may be in several groups, by address: so groups overlap, and crowds do not."""
+    places: defaultdict[str, dict[int, None]] = defaultdict(dict)
+    for number, group in enumerate(groups):
+        for title in group.titles:
+            places[title][number] = None
+    alike: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
+    for title, numbers in places.items():
+        alike[tuple(numbers)].append(title)
+    of_group: list[list[int]] = [[] for _ in groups]
+    for crowd, numbers in enumerate(alike):
+        for number in numbers:
+            of_group[number].append(crowd)
+    return [tuple(titles) for titles in alike.values()], [tuple(crowd) for crowd in of_group]
+
+
+def _touched(before: Reach, after: Reach, groups: list[_Group], assume: Assume) -> Iterator[tuple[int, int]]:
     pairs: dict[tuple[int, int], None] = {}
     for number, one in enumerate(groups):
         modes = assume is Assume.MODES and one.before.mode is not one.after.mode
@@ -151,7 +173,7 @@ def _touched(before: Reach, after: Reach, groups: list[_Group], assume: Assume) 
     for source, target in sorted(pairs):
         one, other = groups[source], groups[target]
         if one.version == other.version and other.identity == NOBODY:
-            yield one, other
+            yield source, target
 
 
 def _meaning(rule: Rule) -> object:
@@ -166,16 +188,22 @@ def _meaning(rule: Rule) -> object:
     )
 
 
-def _gather(changed: dict[tuple[Identity, str, str], tuple[PortSet, PortSet]]) -> tuple[Change, ...]:
-    """Put together the pairs with the same change: first by destination, then by set of sources."""
-    by_target: defaultdict[tuple[Identity, PortSet, PortSet, str], set[str]] = defaultdict(set)
+def _gather(
+    changed: dict[tuple[Identity, int, int], tuple[PortSet, PortSet]], crowds: list[tuple[str, ...]]
+) -> tuple[Change, ...]:
+    """Put together the pairs of crowds with the same change: first by destination, then by set of sources."""
+    by_target: defaultdict[tuple[Identity, PortSet, PortSet, int], set[int]] = defaultdict(set)
     for (identity, caller, server), (opened, closed) in changed.items():
         by_target[identity, opened, closed, server].add(caller)
-    by_sources: defaultdict[tuple[Identity, PortSet, PortSet, frozenset[str]], set[str]] = defaultdict(set)
+    by_sources: defaultdict[tuple[Identity, PortSet, PortSet, frozenset[int]], set[int]] = defaultdict(set)
     for (identity, opened, closed, server), callers in by_target.items():
         by_sources[identity, opened, closed, frozenset(callers)].add(server)
+
+    def titles(some: Iterable[int]) -> tuple[str, ...]:
+        return tuple(sorted(title for crowd in some for title in crowds[crowd]))
+
     changes = [
-        Change(tuple(sorted(callers)), tuple(sorted(servers)), opened, closed, identity)
+        Change(titles(callers), titles(servers), opened, closed, identity)
         for (identity, opened, closed, callers), servers in by_sources.items()
     ]
     return tuple(sorted(changes, key=lambda one: (one.sources, one.destinations, str(one.opened), str(one.identity))))

@@ -25,6 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _people(argv: list[str]) -> int:
     from cellwall.cli import exits
 
+    if argv[:1] == ["doctor"]:
+        from cellwall.cli import doctor_plain
+
+        if doctor_plain.is_needed():
+            return doctor_plain.run(argv[1:])
     try:
         from cellwall.cli.app import run
     except ModuleNotFoundError as error:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellwall.cli.doctor_agent import agent_checks
-from cellwall.cli.doctor_checks import Check, State, host_checks
-from cellwall.cli.doctor_nft import nft_checks
+from cellwall.cli.doctor_all import as_json, code_of, every_check, summary
+from cellwall.cli.doctor_checks import Check
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.help import SEE, examples
 from cellwall.cli.host import STATE
@@ -24,33 +23,29 @@ def add(app: typer.Typer) -> None:
     app.command(
         "doctor",
         rich_help_panel=SEE,
-        epilog=examples("cellwall doctor", "cellwall doctor -o json", "ssh web-1 cellwall doctor"),
+        epilog=examples(
+            "cellwall doctor",
+            "cellwall doctor --controller https://10.0.0.5:7443 --token-file token",
+            "cellwall doctor -o json",
+            "ssh web-1 cellwall doctor",
+        ),
     )(doctor)
 
 
 def doctor(
     state: Annotated[Path, typer.Option(help="the agent's folder", metavar="DIR")] = STATE,
+    controller: Annotated[str, typer.Option(help="check the way to this controller too", metavar="URL")] = "",
+    token_file: Annotated[
+        Path | None, typer.Option(help="the token that it will be enrolled with; it is not used up", metavar="FILE")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Check this host, before it is enrolled or after; exit code 6 when it cannot enforce, 1 when it should not yet."""
     with working("looking"):
-        checks = [*host_checks(state), *nft_checks(), *agent_checks(state)]
+        checks = every_check(state, controller, token_file)
     show(as_json(checks), output, lambda: drawn(checks))
-    if any(check.blocks for check in checks):
-        raise Stop(Exit.UNABLE)
-    if any(check.state is State.FAIL for check in checks):
-        raise Stop(Exit.NO)
-
-
-def as_json(checks: list[Check]) -> dict[str, Any]:
-    """Give the findings as JSON."""
-    return {
-        "can_enforce": not any(check.blocks for check in checks),
-        "items": [
-            {"name": c.name, "state": c.state.value, "says": c.says, "advice": c.advice, "blocks": c.blocks}
-            for c in checks
-        ],
-    }
+    if code := code_of(checks):
+        raise Stop(Exit(code))
 
 
 def drawn(checks: list[Check]) -> RenderableType:
@@ -63,7 +58,4 @@ def drawn(checks: list[Check]) -> RenderableType:
         rows.append([cell(check.state.value), check.name, check.says])
         if check.advice:
             rows.append([Text(), Text(), Text(f"→ {check.advice}", style="dim")])
-    counts = {state: sum(check.state is state for check in checks) for state in State}
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    end = "this host cannot enforce" if any(check.blocks for check in checks) else "this host can enforce"
-    return Group(table(["state", "check", "finding"], rows), f"\n{end}: {told}")
+    return Group(table(["state", "check", "finding"], rows), f"\n{summary(checks)}")

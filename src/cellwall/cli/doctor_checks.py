@@ -14,6 +14,7 @@ from pathlib import Path
 NET_ADMIN, SYS_PTRACE = 12, 19
 _NEEDED_KERNEL, _WANTED_KERNEL, _BEST_KERNEL = (5, 6), (5, 13), (6, 9)
 _NEEDED_BYTES, _WANTED_BYTES = 20 << 20, 200 << 20
+_NEEDED_MEMORY, _WANTED_MEMORY = 64 << 20, 256 << 20
 _TIME_ERROR = 5
 _OLDEST_SANE_CLOCK = 1735689600.0  # 2025-01-01: a host that thinks it is earlier has lost its clock
 
@@ -54,7 +55,7 @@ def failed(name: str, says: str, advice: str, *, blocks: bool = True) -> Check:
 
 def host_checks(state: Path) -> list[Check]:
     """Check the host. `state` is where the agent keeps, or will keep, what must survive a restart."""
-    return [_rights(), _kernel(), _conntrack(), _cgroups(), _containers(), _clock(), _disk(state)]
+    return [_rights(), _kernel(), _conntrack(), _cgroups(), _containers(), _clock(), _disk(state), _memory()]
 
 
 def capabilities() -> int:
@@ -161,6 +162,19 @@ def _disk(state: Path) -> Check:
     if free < _NEEDED_BYTES:
         return failed("disk", says, advice, blocks=False)
     return warned("disk", says, advice) if free < _WANTED_BYTES else good("disk", says)
+
+
+def _memory() -> Check:
+    from cellwall.observe import free_memory
+
+    free = free_memory()
+    if free is None:
+        return warned("memory", "cannot see how much memory is free", "see that 128 MiB are")
+    says = f"{free >> 20} MiB of memory can be had"
+    advice = "make room: the agent takes 30 MiB, and writing a policy for 100,000 addresses 200 MiB for a moment"
+    if free < _NEEDED_MEMORY:
+        return failed("memory", says, advice, blocks=False)
+    return warned("memory", says, advice) if free < _WANTED_MEMORY else good("memory", says)
 
 
 def _number(path: str) -> int | None:

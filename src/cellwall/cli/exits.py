@@ -44,7 +44,7 @@ class Stop(CellwallError):
     """The end of a command, with its exit code; an empty message prints nothing."""
 
     def __init__(self, code: Exit, message: str = "") -> None:
-        super().__init__(message)
+        super().__init__(" ".join(message.split()))
         self.code = code
 
 

@@ -99,6 +99,7 @@ def _workload(answer: dict[str, Any]) -> Group:
     if facts:
         rows += [["host", f"{facts['hostname']}, {facts['os']}, Linux {facts['kernel']}, nftables {facts['nft']}"]]
         rows += [["other firewalls", facts["foreign"]], ["blind spots", "; ".join(facts["blind"])]]
+        rows += [["trouble", one] for one in facts["troubles"]]
     parts = [table(["what", "is"], rows)]
     if facts and facts["listening"]:
         listening = {tuple(one[key] for key in ("service", "process", "user", "unit")) for one in facts["listening"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SEE, FLEET, POLICY, PROGRAMS, LAB = "Look", "Fleet", "Policy", "Programs", "Try it"
+EMERGENCY = "In an emergency"
 
 
 def examples(*lines: str) -> str:

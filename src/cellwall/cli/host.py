@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cellwall.cli import suspending
 from cellwall.cli.exits import Exit, Stop
 
 STATE = Path("/var/lib/cellwall/agent")
@@ -21,6 +22,14 @@ AGENT_EXAMPLES = """examples:
   cellwall agent run
   cellwall agent run --state /var/lib/cellwall/agent --observe-only
 """
+
+
+# What may be left on a host, and what that means.
+_LEFT = {
+    "keep": "the rules stay, until a reboot",
+    "open": "everything passes",
+    "close": "all but the lifelines is closed, until a reboot",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,6 +65,10 @@ def parser() -> argparse.ArgumentParser:
     _shared(run)
     run.add_argument("--interval", type=float, default=2.0, metavar="S", help="seconds between reports (%(default)s)")
     run.add_argument("--observe-only", action="store_true", help="never drop a packet, whatever the policy says")
+    run.add_argument("--metrics-file", type=Path, metavar="PATH", help="where metrics are written (in the folder)")
+    run.add_argument("--log-format", choices=("json", "text"), default="json", help="how the log is (%(default)s)")
+    levels = ("debug", "info", "warning", "error")
+    run.add_argument("--log-level", choices=levels, default="info", help="the least that is logged (%(default)s)")
     boot = acts.add_parser(
         "boot",
         help="enforce the last policy, from disk, before the network is up",
@@ -65,21 +78,35 @@ def parser() -> argparse.ArgumentParser:
     )
     _shared(boot)
     boot.add_argument("--observe-only", action="store_true", help="never drop a packet, whatever the policy says")
+    suspending.add(acts, _shared)
     remove = acts.add_parser(
         "remove",
         help="take Cellwall off this host, while no agent runs",
-        description="Take Cellwall off this host, while no agent runs. What it enforced is forgotten.",
-        epilog="examples:\n  cellwall agent remove --leave open\n  cellwall agent remove --leave keep --yes\n",
+        description="Take Cellwall off this host, while no agent runs. What it enforced is forgotten. Without --leave "
+        "a terminal is asked, and the answer is acted upon.",
+        epilog="examples:\n  cellwall agent remove\n  cellwall agent remove --leave open\n"
+        "  cellwall agent remove --leave keep --yes\n",
         formatter_class=shape,
     )
     _shared(remove)
     remove.add_argument(
         "--leave",
-        required=True,
-        choices=("keep", "open", "close"),
+        choices=tuple(_LEFT),
         help="keep the rules as they are, open everything, or close all but the lifelines",
     )
     remove.add_argument("--yes", "-y", action="store_true", help="do it; without, only say what would be done")
+    bundle = acts.add_parser(
+        "support-bundle",
+        help="collect what helps others to find a fault",
+        description="Collect what helps others to find a fault of this host, without secrets. "
+        "`cellwall support-bundle` asks the controller too.",
+        epilog="examples:\n  cellwall agent support-bundle\n"
+        "  cellwall agent support-bundle --no-names --out web-1.tar.gz\n",
+        formatter_class=shape,
+    )
+    _shared(bundle)
+    bundle.add_argument("--out", type=Path, default=Path("cellwall-agent.tar.gz"), metavar="FILE", help="(%(default)s)")
+    bundle.add_argument("--no-names", action="store_true", help="replace names and addresses, each by the same")
     return top
 
 
@@ -103,7 +130,14 @@ def run(argv: Sequence[str]) -> int:
         return int(end.code or 0)
     if given.command == "enroll":
         return _enroll(given)
-    acts = {"run": _run_agent, "boot": _boot, "remove": _remove}
+    acts = {
+        "run": _run_agent,
+        "boot": _boot,
+        "suspend": suspending.run_suspend,
+        "resume": suspending.run_resume,
+        "remove": _remove,
+        "support-bundle": _bundle,
+    }
     return acts[given.act](given)
 
 
@@ -117,9 +151,22 @@ def _enroll(given: argparse.Namespace) -> int:
 
 
 def _run_agent(given: argparse.Namespace) -> int:
+    from cellwall.agent import put_off
+
+    put_off()
     from cellwall.agent import AgentOptions, run_agent
 
-    run_agent(AgentOptions(given.state, given.cgroup_root, given.interval, given.observe_only))
+    run_agent(
+        AgentOptions(
+            given.state,
+            given.cgroup_root,
+            given.interval,
+            given.observe_only,
+            given.metrics_file,
+            given.log_format,
+            given.log_level,
+        )
+    )
     return Exit.OK
 
 
@@ -135,14 +182,40 @@ def _remove(given: argparse.Namespace) -> int:
     from cellwall.agent import AgentOptions, remove
     from cellwall.enforce import Leave
 
-    told = {"keep": "the rules stay", "open": "everything passes", "close": "all but the lifelines is closed"}[
-        given.leave
-    ]
-    if not given.yes:
+    leave = given.leave or _asked()
+    told = _LEFT[leave]
+    # Who was asked has answered; who wrote it into a command line may still want to see what it means.
+    if given.leave and not given.yes:
         print(f"would take Cellwall off this host: {told}; repeat with --yes to do it")
         return Exit.OK
-    remove(AgentOptions(given.state, given.cgroup_root), Leave(given.leave))
+    remove(AgentOptions(given.state, given.cgroup_root), Leave(leave))
     print(f"Cellwall is off this host: {told}")
+    return Exit.OK
+
+
+def _asked() -> str:
+    if not sys.stdin.isatty():
+        raise Stop(Exit.USAGE, f"say what to leave on this host: --leave {', --leave '.join(_LEFT)}")
+    print("What shall stay in force on this host?", *(f"  {word:6} {told}" for word, told in _LEFT.items()), sep="\n")
+    while True:
+        try:
+            answer = input("keep, open or close? ").strip().lower()
+        except (EOFError, KeyboardInterrupt):
+            raise Stop(Exit.NO, "nothing was done") from None
+        if answer in _LEFT:
+            return answer
+
+
+def _bundle(given: argparse.Namespace) -> int:
+    from cellwall.cli.bundle import collect
+
+    made = collect(None, "not asked for from a host", given.state, names=not given.no_names)
+    made.write(given.out)
+    for name, text in sorted(made.files.items()):
+        print(f"{len(text):>9}  {name}")
+    for name, why in made.missing.items():
+        print(f"          {name}: could not be had: {why}")
+    print(f"{given.out}; look through it before you give it away")
     return Exit.OK
 
 

@@ -120,6 +120,23 @@ def working(what: str) -> Generator[None]:
         yield
 
 
+@contextmanager
+def live() -> Generator[Callable[[RenderableType], None]]:
+    """Keep one picture up to date on a terminal; elsewhere only the last one is printed."""
+    from rich.live import Live
+
+    shown = console()
+    last: list[RenderableType] = []
+    if shown.is_terminal:
+        with Live(console=shown, auto_refresh=False) as picture:
+            yield lambda drawn: picture.update(drawn, refresh=True)
+        return
+    try:
+        yield lambda drawn: last.__setitem__(slice(None), [drawn])
+    finally:
+        say(*last)
+
+
 class Steps:
     """Shows the progress of work in stages: a live line on a terminal, else a line at the end of each stage."""
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cellwall.cli import imports, minimise
+from cellwall.cli import approvals, imports, minimise
 from cellwall.cli.compare import EXAMPLES, diff
 from cellwall.cli.documents import fleet_of, policy_of, read_documents, read_fleet, write_documents
 from cellwall.cli.exits import Exit, Stop
@@ -49,6 +49,7 @@ def add(app: typer.Typer) -> None:
         ("diff", diff, EXAMPLES),
     ):
         policy.command(name, epilog=examples(*lines))(command)
+    approvals.add(policy)
     minimise.add(policy)
     imports.add(policy)
     app.add_typer(policy, name="policy", rich_help_panel=POLICY)
@@ -193,6 +194,17 @@ def apply(
         bool, typer.Option("--accept-refused", help="even if some points cannot express some rules")
     ] = False,
     accept_failed: Annotated[bool, typer.Option("--accept-failed", help="even if some of its own tests fail")] = False,
+    wave: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--wave",
+            help="open this wave first: `canary`, `tenth`, `25%`, a selector; may be repeated; else as documents say",
+            metavar="WAVE",
+        ),
+    ] = None,
+    settle_s: Annotated[
+        float | None, typer.Option("--settle", help="seconds for which each wave has to be well", metavar="S")
+    ] = None,
     wait: Annotated[float, typer.Option(help="seconds to wait until all points have it", metavar="S")] = 60.0,
     yes: Yes = False,
     socket: Socket = None,
@@ -200,8 +212,9 @@ def apply(
 ) -> None:
     """Put documents in force as a new revision; without --yes only show the plan.
 
-    Exit code 4 when a point refuses, or the revision is taken back."""
-    from cellwall.cli.rollout import draw_rollout, settle
+    Where a second person has to agree, it is proposed, and waits for `policy approve`. Exit code 4 when a point
+    refuses, or the revision is taken back or halted."""
+    from cellwall.cli.rollout import draw_rollout, draw_waves, settle
 
     api = controller(socket)
     body = {
@@ -210,18 +223,29 @@ def apply(
         "confirm_s": confirm,
         "accept_refused": accept_refused,
         "accept_failed": accept_failed,
+        "waves": wave or None,
+        "settle_s": settle_s,
     }
     with working("compiling, and replaying what was seen"):
         answer = api.post("policy", "apply", body={**body, "dry_run": not yes})
     if not yes:
-        show(answer["plan"], output, lambda: draw_plan(answer["plan"]))
+        show(
+            {**answer["plan"], "waves": answer["waves"], "approvals": answer["approvals"]},
+            output,
+            lambda: Group(draw_plan(answer["plan"]), *draw_waves(answer)),
+        )
         hint("nothing was changed; repeat with --yes to do it")
+        return
+    if answer["state"] == "proposed":
+        show(answer, output, lambda: Group(*draw_waves(answer)))
+        hint(f"revision {answer['revision']} waits for others: `cellwall policy approve {answer['revision']}`")
         return
     with working(f"waiting for revision {answer['revision']} at all points"):
         state = settle(api, answer["revision"], wait)
     show(state, output, lambda: draw_rollout(state))
-    if state["state"] == "failed":
-        raise Stop(Exit.REFUSED, f"revision {answer['revision']} was taken back: {state['reason']}")
+    if state["state"] in ("failed", "halted"):
+        became = "was taken back" if state["state"] == "failed" else "is halted"
+        raise Stop(Exit.REFUSED, f"revision {answer['revision']} {became}: {state['reason']}")
     if state["state"] != "good":
         raise Stop(Exit.NO, f"revision {answer['revision']} is not in force everywhere after {wait:g} s")
 

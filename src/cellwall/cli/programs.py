@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cellwall.cli import backup
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.flows import moment
 from cellwall.cli.help import PROGRAMS, examples
@@ -34,6 +36,7 @@ def add(app: typer.Typer) -> None:
     control.command("status", epilog=examples("cellwall controller status", "cellwall controller status -o json"))(
         status
     )
+    backup.add(control)
     app.add_typer(control, name="controller", rich_help_panel=PROGRAMS)
     agent = typer.Typer(help="The program of a host.", no_args_is_help=True)
     agent.command("run", context_settings=_PLAIN, epilog=_epilogue(AGENT_EXAMPLES))(agent_run)
@@ -43,6 +46,9 @@ def add(app: typer.Typer) -> None:
         context_settings=_PLAIN,
         epilog=examples("cellwall agent remove --leave open", "cellwall agent remove --leave keep --yes"),
     )(agent_remove)
+    agent.command("support-bundle", context_settings=_PLAIN, epilog=examples("cellwall agent support-bundle"))(
+        agent_bundle
+    )
     app.add_typer(agent, name="agent", rich_help_panel=PROGRAMS)
     app.command("enroll", rich_help_panel=PROGRAMS, context_settings=_PLAIN, epilog=_epilogue(ENROLL_EXAMPLES))(enroll)
 
@@ -58,7 +64,30 @@ def run(
     ],
     listen: Annotated[str, typer.Option(help="where it listens for agents", metavar="ADDRESS:PORT")] = "[::]:7443",
     socket: Annotated[Path | None, typer.Option(help="where people's commands reach it", metavar="PATH")] = None,
-    name: Annotated[str, typer.Option(help="the controller's name, in its certificate")] = "controller",
+    name: Annotated[
+        str, typer.Option(help="the controller's name; by default this host's where several share a database")
+    ] = "",
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="CELLWALL_DATABASE",
+            help="a PostgreSQL database for its state, which several may share; by default a file in --data",
+            metavar="URL",
+        ),
+    ] = "",
+    people: Annotated[
+        str,
+        typer.Option(help="where people and programs are served over TLS; by default nowhere", metavar="ADDRESS:PORT"),
+    ] = "",
+    people_cert: Annotated[
+        Path | None, typer.Option(help="its certificate chain; by default one of the controller's CA", metavar="FILE")
+    ] = None,
+    people_key: Annotated[Path | None, typer.Option(help="the key of that certificate", metavar="FILE")] = None,
+    oidc: Annotated[Path | None, typer.Option(help="the file that names an identity provider", metavar="FILE")] = None,
+    log_format: Annotated[str, typer.Option(help="how the log is written: json or text", metavar="FORM")] = "json",
+    log_level: Annotated[
+        str, typer.Option(help="the least that is logged: debug, info, warning or error", metavar="LEVEL")
+    ] = "info",
 ) -> None:
     """Run the controller until it is stopped."""
     try:
@@ -67,7 +96,22 @@ def run(
         if error.name is None or error.name.split(".")[0] == "cellwall":
             raise
         raise Stop(Exit.UNABLE, f"the controller needs `{error.name}`: `pip install 'cellwall[controller]'`") from None
-    run_controller(ControllerOptions(data.absolute(), listen, tuple(advertise), socket, name))
+    run_controller(
+        ControllerOptions(
+            data.absolute(),
+            listen,
+            tuple(advertise),
+            socket,
+            name or (gethostname() if database else "controller"),
+            database=database,
+            people=people,
+            people_cert=people_cert,
+            people_key=people_key,
+            oidc=oidc,
+            log_format=log_format,
+            log_level=log_level,
+        )
+    )
 
 
 def status(socket: Socket = None, output: Output = Format.TABLE) -> None:
@@ -79,15 +123,18 @@ def status(socket: Socket = None, output: Output = Format.TABLE) -> None:
 def _status(answer: dict[str, Any]) -> RenderableType:
     from cellwall.cli.standing import told_of_tests
 
-    agents = answer["agents"]
+    agents, several = answer["agents"], len(answer["controllers"]) > 1
     rows: list[list[Any]] = [
         ["controller", answer["controller"]],
         ["reached by agents at", answer["advertise"]],
+        ["its authority", answer["authority"]],
         ["its clock", moment(answer["now"])],
         ["workloads", answer["workloads"]],
         ["agents", f"{agents['connected']} of {agents['known']} connected"],
         ["revision in force", answer["revision"]],
         ["revision is", answer["revision_state"]],
+        *([["nothing is sent, as", answer["held"]["why"]]] if answer["held"] else []),
+        *([["controllers", [f"{one['name']} {one['state']}" for one in answer["controllers"]]]] if several else []),
         ["tests of the policy", told_of_tests(answer["tests"])],
         ["points", answer["points"]],
         ["modes", answer["modes"]],
@@ -111,6 +158,11 @@ def agent_boot() -> None:
 def agent_remove() -> None:
     """Take Cellwall off this host, while no agent runs; what it enforced is forgotten."""
     _elsewhere("agent", "remove")
+
+
+def agent_bundle() -> None:
+    """Collect what helps others to find a fault of this host, without secrets."""
+    _elsewhere("agent", "support-bundle")
 
 
 def enroll() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -12,18 +13,24 @@ from rich.text import Text
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.fleet import Yes
 from cellwall.cli.help import POLICY, examples
-from cellwall.cli.output import Format, Output, hint, show, table, working
+from cellwall.cli.output import Format, Output, hint, live, show, table, working
 from cellwall.cli.where import Socket, controller
 from cellwall.clients import Api
 
+Note = Annotated[str, typer.Option(help="why, for those who come after", metavar="TEXT")]
 _LOOK_EVERY_S = 0.3
 _HAS_IT = ("enforced", "relaxed")
+_SETTLED = ("failed", "halted", "rejected", "superseded")
+MOST_POINTS = 40
 
 
 def add(app: typer.Typer) -> None:
     """Add the commands of this file."""
     rollout = typer.Typer(help="How the revision in force stands at every point.", no_args_is_help=True)
-    rollout.command("status", epilog=examples("cellwall rollout status", "cellwall rollout status --wait 60"))(status)
+    lines = "cellwall rollout status", "cellwall rollout status --watch", "cellwall rollout status --wait 60"
+    rollout.command("status", epilog=examples(*lines))(status)
+    rollout.command("halt", epilog=examples("cellwall rollout halt --note 'shop is slow' --yes"))(halt)
+    rollout.command("resume", epilog=examples("cellwall rollout resume --note 'was the network' --yes"))(resume)
     app.add_typer(rollout, name="rollout", rich_help_panel=POLICY)
     app.command(
         "revert",
@@ -34,22 +41,36 @@ def add(app: typer.Typer) -> None:
 
 def status(
     wait: Annotated[float, typer.Option(help="seconds to wait until it is settled", metavar="S")] = 0.0,
+    watch: Annotated[bool, typer.Option("--watch", help="keep the picture up to date until it is settled")] = False,
     socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Say how every point stands to the revision in force; exit code 1 when some do not have it, 4 when it failed."""
+    """Say how every point stands to the revision in force, wave by wave.
+
+    Exit code 1 when some points do not have it, 4 when it failed or is halted."""
     api = controller(socket)
-    with working("waiting"):
-        state = settle(api, None, wait, everywhere=True)
-    show(state, output, lambda: draw_rollout(state))
-    if state["state"] == "failed":
+    if watch and output is Format.TABLE:
+        with live() as draw:
+            state = settle(api, None, float("inf"), everywhere=True, seen=lambda now: draw(draw_rollout(now)))
+    else:
+        with working("waiting"):
+            state = settle(api, None, wait, everywhere=True)
+        show(state, output, lambda: draw_rollout(state))
+    if state["state"] in ("failed", "halted"):
         raise Stop(Exit.REFUSED)
     if state["state"] != "good" or any(one["state"] not in _HAS_IT for one in state["items"]):
         raise Stop(Exit.NO)
 
 
-def settle(api: Api, revision: int | None, wait_s: float, *, everywhere: bool = False) -> dict[str, Any]:
-    """Wait until a revision (the one in force, where None) is good or failed, and give how it is.
+def settle(
+    api: Api,
+    revision: int | None,
+    wait_s: float,
+    *,
+    everywhere: bool = False,
+    seen: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Wait until a revision (the one in force, where None) is good, failed or halted, and give how it is.
 
     A revision stays good while a point that came back still has to get it: `everywhere` waits for those too."""
     deadline = time.monotonic() + wait_s
@@ -60,36 +81,89 @@ def settle(api: Api, revision: int | None, wait_s: float, *, everywhere: bool = 
             # Another is in force: what became of ours stands in the list of revisions.
             one = api.get("policy", "revisions", str(wanted))
             return {**state, "state": one["state"], "reason": one["reason"]}
+        if seen is not None:
+            seen(state)
         pending = everywhere and any(one["state"] == "pending" for one in state["items"])
-        settled = state["state"] == "failed" or (state["state"] == "good" and not pending)
+        settled = state["state"] in _SETTLED or (state["state"] == "good" and not pending)
         if settled or time.monotonic() >= deadline:
             return state
         time.sleep(_LOOK_EVERY_S)
 
 
 def draw_rollout(state: dict[str, Any]) -> RenderableType:
-    """Draw how the points stand."""
+    """Draw how the points stand: those that do not have it first."""
+    items = sorted(state["items"], key=lambda one: one["state"] in _HAS_IT)
     rows = [
         [one["workload"], one["state"], one["revision_held"], one["connected"], one["reason"] or _misfits(one)]
-        for one in state["items"]
+        for one in items[:MOST_POINTS]
     ]
     head = f"revision {state['revision']} is {state['state']}" + (f": {state['reason']}" if state["reason"] else "")
-    return Group(Text(head), table(["point", "state", "holds#", "connected", "why"], rows, "no points"))
+    parts: list[RenderableType] = [Text(head)]
+    if len(state["waves"]) > 1:
+        parts.append(_waves(state["waves"]))
+    troubles = [f"denied, and nobody foresaw it: {one}" for one in state["unexpected_denials"][:5]]
+    parts += [Text(one, style="red") for one in (*troubles, *(f"the check {one}" for one in state["failing_checks"]))]
+    parts.append(table(["point", "state", "holds#", "connected", "why"], rows, "no points"))
+    if len(items) > MOST_POINTS:
+        parts.append(Text(f"and {len(items) - MOST_POINTS} more, which you see with -o json"))
+    return Group(*parts)
+
+
+def _waves(waves: Sequence[dict[str, Any]]) -> RenderableType:
+    rows = [
+        [
+            one["wave"],
+            Text("open", style="green") if one["open"] else Text("waits", style="dim"),
+            f"{one['have_it']} of {one['points']}",
+        ]
+        for one in waves
+    ]
+    return table(["wave", "", "points that have it"], rows)
+
+
+def draw_waves(answer: dict[str, Any]) -> list[RenderableType]:
+    """Draw what a plan says of waves, and of who has to agree."""
+    parts: list[RenderableType] = []
+    if len(answer["waves"]) > 1:
+        rows = [[one["wave"], one["points"], one["changing"]] for one in answer["waves"]]
+        parts.append(table(["wave", "points#", "of which change#"], rows))
+    for one in answer["approvals"]:
+        others = "another person has" if one["reviewers"] == 1 else f"{one['reviewers']} others have"
+        parts.append(Text(f"{others} to agree, because of `{one['where'] or 'any'}` ({one['place']})"))
+    return parts
 
 
 def _misfits(one: dict[str, Any]) -> str:
     return "; ".join(f"`{misfit['rule']}`: {misfit['reason']}" for misfit in one["misfits"])
 
 
+def halt(note: Note = "", yes: Yes = False, socket: Socket = None, output: Output = Format.TABLE) -> None:
+    """Open no further wave of what is on its way; without --yes only show how it stands."""
+    _say("halt", note, yes, socket, output)
+
+
+def resume(note: Note = "", yes: Yes = False, socket: Socket = None, output: Output = Format.TABLE) -> None:
+    """Go on with a halted rollout, accepting what was seen of it; without --yes only show how it stands."""
+    _say("resume", note, yes, socket, output)
+
+
+def _say(word: str, note: str, yes: bool, socket: Any, output: Format) -> None:
+    api = controller(socket)
+    answer = api.post("policy", "rollout", word, body={"note": note}) if yes else api.get("policy", "rollout")
+    show(answer, output, lambda: draw_rollout(answer))
+    if not yes:
+        hint("nothing was changed; repeat with --yes to do it")
+
+
 def revert(
     to: Annotated[int | None, typer.Argument(help="the revision; else the last good one", metavar="[N]")] = None,
-    note: Annotated[str, typer.Option(help="why, for those who come after", metavar="TEXT")] = "",
+    note: Note = "",
     wait: Annotated[float, typer.Option(help="seconds to wait until all points have it", metavar="S")] = 60.0,
     yes: Yes = False,
     socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Put an earlier revision in force again; without --yes only show what that changes."""
+    """Put an earlier revision in force again, everywhere at once; without --yes only show what that changes."""
     from cellwall.cli.plan_view import draw_plan
 
     api = controller(socket)

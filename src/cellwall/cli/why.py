@@ -282,7 +282,8 @@ def _part(side: str, end: dict[str, Any], answer: dict[str, Any]) -> list[Render
         lines.append(Text("    because  no rule allows it, and that is the default"))
     for rule in told["rules"]:
         reason = f": {rule['reason']}" if rule.get("reason") else ""
-        lines.append(Text(f"    because  {rule['action']} `{rule['id']}` at {rule['place']}{reason}"))
+        where = f", an order of {rule['owner']}" if told["tier"] == "order" else f" at {rule['place']}"
+        lines.append(Text(f"    because  {rule['action']} `{rule['id']}`{where}{reason}"))
     held: dict[str, Any] | None = answer["held"].get(side) if "held" in answer else None
     if held:
         lines.append(Text(f"    kernel   {_held(held)}"))
@@ -296,4 +297,5 @@ def _held(held: dict[str, Any]) -> str:
     if held.get("error"):
         return str(held["error"])
     rules = ", ".join(f"`{name}`" for name in held.get("rules") or ()) or "the default"
-    return f"{_word(held)} by {rules}, in mode {held['mode']}, revision {held['revision']}"
+    told = f"{_word(held)} by {rules}, in mode {held['mode']}, revision {held['revision']}"
+    return f"{told}; but not us: {held['foreign']} drops it" if held.get("foreign") else told

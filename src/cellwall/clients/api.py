@@ -1,14 +1,16 @@
-"""The controller's REST API, spoken over its unix socket with the standard library alone."""
+"""The controller's REST API, spoken over its unix socket or over TLS, with the standard library alone."""
 
 from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
-from http.client import HTTPConnection, HTTPException
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from cellwall.traffic import CellwallError
 
@@ -21,6 +23,10 @@ class Unreachable(CellwallError):
     """The controller cannot be reached, or went away in the middle: try later."""
 
 
+class Untrusted(Unreachable):
+    """Who answers does not prove that it is the controller."""
+
+
 class ApiRefused(CellwallError):
     """The controller answered no. `status` is HTTP's; `problem` is its explanation (RFC 9457), perhaps empty."""
 
@@ -31,10 +37,25 @@ class ApiRefused(CellwallError):
         self.problem = problem
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A controller's face for people, over TLS: `url` such as `https://10.0.0.1:7444`.
+
+    `secret` is of a session or a token, empty for whoever has none yet. `authority` is the certificate, as PEM, of the
+    CA that has signed the server's; where it is empty, the CAs that this machine trusts are taken."""
+
+    url: str
+    secret: str = ""
+    authority: str = ""
+
+    def __str__(self) -> str:
+        return self.url
+
+
 class Api:
     """Requests to one controller. Each opens a connection of its own, so that nothing has to be closed."""
 
-    def __init__(self, path: Path, timeout_s: float = 60.0) -> None:
+    def __init__(self, path: Path | Server, timeout_s: float = 60.0) -> None:
         self.path = path
         self._timeout_s = timeout_s
 
@@ -72,7 +93,9 @@ class Api:
         given = {key.rstrip("_"): _text(value) for key, value in query.items() if value is not None}
         url = "/".join((ROOT, *(quote(part, safe="") for part in parts))) + (f"?{urlencode(given)}" if given else "")
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body is not None else {})}
-        connection = _UnixConnection(self.path, self._timeout_s)
+        if isinstance(self.path, Server) and self.path.secret:
+            headers["Authorization"] = f"Bearer {self.path.secret}"
+        connection = _connection(self.path, self._timeout_s)
         try:
             connection.request(method, url, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
@@ -81,6 +104,8 @@ class Api:
             raise Unreachable(
                 f"the controller at `{self.path}` did not answer within {self._timeout_s:.0f} s"
             ) from None
+        except ssl.SSLCertVerificationError as error:
+            raise Untrusted(f"`{self.path}` is not to be trusted: {error.verify_message.lower()}") from None
         except (OSError, HTTPException) as error:
             why = error.strerror if isinstance(error, OSError) else "it does not speak HTTP"
             raise Unreachable(f"cannot reach the controller at `{self.path}`: {(why or str(error)).lower()}") from None
@@ -92,6 +117,36 @@ class Api:
         if status >= 300 or (content and answer is None):
             raise Unreachable(f"what listens at `{self.path}` is not a controller: it answered {status}")
         return answer
+
+
+def _connection(where: Path | Server, timeout_s: float) -> HTTPConnection:
+    if isinstance(where, Path):
+        return _UnixConnection(where, timeout_s)
+    url = urlsplit(where.url)
+    context = ssl.create_default_context(cadata=where.authority or None)
+    return HTTPSConnection(url.hostname or "", url.port, timeout=timeout_s, context=context)
+
+
+def authority_of(url: str, timeout_s: float = 10.0) -> str:
+    """Fetch the certificate of a controller's CA, as PEM, from whoever answers at `url`.
+
+    Nothing is proved by it: compare its fingerprint with one that comes another way. Raises `Unreachable`."""
+    parts = urlsplit(url)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout_s, context=context)
+    try:
+        connection.request("GET", f"{ROOT}/authority")
+        answer = _read(connection.getresponse().read(1 << 20))
+    except (OSError, HTTPException) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise Unreachable(f"cannot reach the controller at `{url}`: {why.lower()}") from None
+    finally:
+        connection.close()
+    found: Any = cast("dict[str, Any]", answer).get("pem") if isinstance(answer, dict) else None
+    if not isinstance(found, str):
+        raise Unreachable(f"what listens at `{url}` is not a controller's face for people")
+    return found
 
 
 def _text(value: Query) -> str:

@@ -10,7 +10,7 @@ INVARIANT: whatever came before, what is here is what a new compiler of the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter, is_not
 
@@ -19,10 +19,11 @@ from pyroaring import BitMap
 from cellwall.compile.carried import Carried
 from cellwall.compile.faces import NO_CLASS, FaceMaker, Faces, Near
 from cellwall.compile.local import CanaryBook, lifeline_cards, misfits_at
+from cellwall.compile.orders import OrderBook
 from cellwall.compile.rulebook import RuleBook, asks_identity, in_force, is_doubtful, rule_numbers, rules_in_force
 from cellwall.compile.ruleset import EVERYONE, ClassCard, Face, Members, Misfit, NetworkSpan, RuleCard, Ruleset
 from cellwall.inventory import Fleet, InventoryError, Listener, Workload
-from cellwall.policy import Policy, Rule
+from cellwall.policy import Order, Policy, Rule
 from cellwall.traffic import Address
 
 MOST_USED = 8192
@@ -378,7 +379,12 @@ class Compiled:
     points: dict[str, Point]
 
 
-def compile_fleet(policy: Policy, fleet: Fleet, revision: int, now: float) -> Compiled:
-    """Say what every point of `fleet` is to hold for `policy` at `now` (seconds since the epoch, UTC)."""
-    compiler = Compiler(policy, fleet, revision, now)
-    return Compiled({one.name: compiler.point(one.name) for one in fleet.workloads if one.agent})
+def compile_fleet(policy: Policy, fleet: Fleet, revision: int, now: float, orders: Iterable[Order] = ()) -> Compiled:
+    """Say what every point of `fleet` is to hold for `policy` and `orders` at `now` (seconds since the epoch, UTC)."""
+    compiler, book = Compiler(policy, fleet, revision, now), OrderBook(orders, fleet, now)
+    points: dict[str, Point] = {}
+    for one in fleet.workloads:
+        if one.agent:
+            point, cards = compiler.point(one.name), book.at(one)
+            points[one.name] = replace(point, ruleset=replace(point.ruleset, orders=cards)) if cards else point
+    return Compiled(points)

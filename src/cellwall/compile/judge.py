@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cellwall.compile.ruleset import EVERYONE, Entry, Face, Members, Ruleset, class_of
+from cellwall.compile.ruleset import EVERYONE, Entry, Face, Members, OrderCard, Ruleset, class_of
 from cellwall.flows import Outcome, Side
-from cellwall.policy import NOBODY, Action, Identity, Mode, Tier
+from cellwall.policy import ESSENTIAL, NOBODY, Action, Identity, Mode, Tier
 from cellwall.traffic import Address, point
 
 
@@ -37,15 +38,24 @@ def judge(
     # What a host sends to itself takes the loopback interface, whichever of its addresses it uses.
     if remote.is_loopback or all(any(one in face.addresses for face in ruleset.faces) for one in (local, peer)):
         return Judged(Outcome.ALLOWED, Outcome.ALLOWED, Tier.LIFELINE, ("loopback",))
-    for card in ruleset.lifelines:
-        if (
-            side in card.sides
-            and any(first <= at <= last for first, last in card.spans)
-            and (not card.to or remote in card.to)
-        ):
-            return Judged(Outcome.ALLOWED, Outcome.ALLOWED, Tier.LIFELINE, (card.id,))
+    lines = [
+        card.id
+        for card in ruleset.lifelines
+        if side in card.sides
+        and any(first <= at <= last for first, last in card.spans)
+        and (not card.to or remote in card.to)
+    ]
+    source, destination = (peer, local) if side is Side.INGRESS else (local, peer)
+    orders = [card for card in ruleset.orders if card.speaks_of(source, destination, at)]
+    if not ESSENTIAL.intersection(lines) and any(card.over_lifelines for card in orders):
+        return _ordered(Outcome.DENIED, (card for card in orders if card.over_lifelines))
+    if lines:
+        return Judged(Outcome.ALLOWED, Outcome.ALLOWED, Tier.LIFELINE, (lines[0],))
     entries = find_face(ruleset.faces, local, identity, side).entries(side)
     entry = _find(entries, class_of(ruleset.networks, members, peer), at) or _find(entries, EVERYONE, at)
+    if orders and (entry is None or entry.action is not Action.LIFELINE):
+        opened = [card for card in orders if not card.shuts]
+        return _ordered(Outcome.ALLOWED if opened else Outcome.DENIED, opened or orders)
     if entry is None:
         denied = ruleset.mode is Mode.ENFORCE
         return Judged(Outcome.DENIED if denied else Outcome.ALLOWED, Outcome.DENIED, Tier.DEFAULT, ())
@@ -53,6 +63,10 @@ def judge(
     outcome = outcome_of(entry.action, ruleset.mode)
     would = Outcome.ALLOWED if entry.action in {Action.LIFELINE, Action.ALLOW} else Outcome.DENIED
     return Judged(outcome, would, Tier(entry.action.value), ids)
+
+
+def _ordered(outcome: Outcome, cards: Iterable[OrderCard]) -> Judged:
+    return Judged(outcome, outcome, Tier.ORDER, tuple(sorted(card.id for card in cards)))
 
 
 def outcome_of(action: Action, mode: Mode) -> Outcome:
@@ -87,11 +101,15 @@ def _find(entries: tuple[Entry, ...], peer: int, at: int) -> Entry | None:
 
 
 def without_expired(ruleset: Ruleset, now: float) -> Ruleset:
-    """Give `ruleset` without the allows that have expired at `now` (seconds since the epoch, UTC).
+    """Give `ruleset` without the allows and the orders that have expired at `now` (seconds since the epoch, UTC).
 
     For a point whose controller is away: what an expired allow let through meets what stands behind it, everyone's
-    entry or the default. Denies and walls stay until the controller takes them back, so nothing opens.
+    entry or the default. Denies and walls stay until the controller takes them back, so no rule's end opens anything.
+    An order ends when it was said to, whichever it is.
     """
+    left_orders = tuple(card for card in ruleset.orders if card.expires is None or now < card.expires)
+    if left_orders != ruleset.orders:
+        ruleset = replace(ruleset, orders=left_orders)
     gone = {
         card.number
         for card in ruleset.rules

@@ -16,6 +16,8 @@ from cellwall.labels import Selector
 from cellwall.policy import Action, AddressBook, Policy, Rule, Who
 
 RULE_BITS = 28
+FIRST_ORDER = (1 << RULE_BITS) - (1 << 16)
+"""From here on numbers are for orders, so that an order never takes the number of a rule."""
 Name = Selector | str | None
 """Who is named, apart from an identity: by a selector, by the name of a network, or anyone."""
 
@@ -61,17 +63,21 @@ def stable_number(text: str, bits: int, taken: Container[int]) -> int:
 
 @lru_cache(maxsize=1 << 16)
 def _number(rule_id: str) -> int:
-    return stable_number(rule_id, RULE_BITS, ())
+    number = stable_number(rule_id, RULE_BITS, ())
+    return number if number < FIRST_ORDER else number - (1 << 16)
 
 
 def rule_numbers(ids: Iterable[str]) -> dict[str, int]:
-    """Give the id of every rule a number, 1 to 2**28 - 1, made from it: the same for as long as no two ids collide."""
+    """Give the id of every rule a number under `FIRST_ORDER`, made from it: the same while no two ids collide."""
     numbers = {rule_id: _number(rule_id) for rule_id in ids}
     if len(set(numbers.values())) < len(numbers):
         taken: set[int] = set()
         for rule_id in sorted(numbers):
-            numbers[rule_id] = stable_number(rule_id, RULE_BITS, taken)
-            taken.add(numbers[rule_id])
+            number = _number(rule_id)
+            while number in taken:
+                number = number % (FIRST_ORDER - 1) + 1
+            numbers[rule_id] = number
+            taken.add(number)
     return numbers
 
 

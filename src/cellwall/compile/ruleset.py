@@ -14,7 +14,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 
 from cellwall.flows import Side
-from cellwall.policy import NOBODY, Action, Identity, Mode
+from cellwall.policy import NOBODY, Action, Identity, Mode, OrderKind
 from cellwall.traffic import Address
 
 Members = Mapping[bytes, int]
@@ -98,6 +98,65 @@ class LifelineCard:
     to: tuple[Address, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class AddressSpan:
+    """The addresses `first` to `last`, inclusive (integers, of IP `version` 4 or 6)."""
+
+    version: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Way:
+    """Flows from any of `sources` to any of `destinations`, spans in order and apart; every address where none are."""
+
+    sources: tuple[AddressSpan, ...] = ()
+    destinations: tuple[AddressSpan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class OrderCard:
+    """An order as a point enforces it, both its own end and the peer's resolved to addresses.
+
+    `number` is over those of rules. `ways` are alternatives, `spans` points (see `cellwall.traffic.ports`); `exempt`
+    are the pairs of source and destination, packed, that it does not speak of. `expires` is in seconds since the epoch,
+    UTC: the kernel itself ends it then."""
+
+    number: int
+    id: str
+    kind: OrderKind
+    ways: tuple[Way, ...]
+    spans: tuple[tuple[int, int], ...]
+    exempt: tuple[tuple[bytes, bytes], ...] = ()
+    expires: float | None = None
+
+    @property
+    def shuts(self) -> bool:
+        """Whether it denies; else it allows."""
+        return self.kind is not OrderKind.OPEN
+
+    @property
+    def over_lifelines(self) -> bool:
+        """Whether most lifelines do not hold against it."""
+        return self.kind is OrderKind.SEAL
+
+    def speaks_of(self, source: Address, destination: Address, at: int) -> bool:
+        """Say whether a flow to the point `at` is one of its."""
+        return (
+            any(first <= at <= last for first, last in self.spans)
+            and (source.packed, destination.packed) not in self.exempt
+            and any(_holds(one.sources, source) and _holds(one.destinations, destination) for one in self.ways)
+        )
+
+
+def _holds(spans: tuple[AddressSpan, ...], address: Address) -> bool:
+    if not spans:
+        return True
+    at = bisect_right(spans, (address.version, int(address)), key=lambda span: (span.version, span.first)) - 1
+    return at >= 0 and spans[at].version == address.version and int(address) <= spans[at].last
+
+
 @dataclass(frozen=True, slots=True)
 class Canary:
     """A connection that must work before a change is confirmed: one of `addresses` on TCP `port` is enough."""
@@ -120,11 +179,17 @@ class Ruleset:
     networks: tuple[NetworkSpan, ...] = ()
     lifelines: tuple[LifelineCard, ...] = ()
     canaries: tuple[Canary, ...] = ()
+    orders: tuple[OrderCard, ...] = ()
 
     @cached_property
     def rule_by_number(self) -> dict[int, RuleCard]:
         """Rule cards by number."""
         return {card.number: card for card in self.rules}
+
+    @cached_property
+    def id_by_number(self) -> dict[int, str]:
+        """The ids of rules and orders, by number."""
+        return {card.number: card.id for card in (*self.rules, *self.orders)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_p256
@@ -104,7 +105,7 @@ class Authority:
             request = x509.load_pem_x509_csr(request_pem.encode())
             key = request.public_key()
             proved = request.is_signature_valid
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise ControllerError("this is not a certificate request in PEM") from None
         if not proved:
             raise ControllerError("the certificate request is not signed by its own key")

@@ -7,72 +7,79 @@ values that this gives out, and handed back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 
+from cellwall import __version__
 from cellwall.compile import next_change
 from cellwall.controller.ca import Authority
+from cellwall.controller.claims import believed, release
+from cellwall.controller.cluster.peers import Peers
 from cellwall.controller.core import (
+    SETTLED,
     Change,
-    Outlook,
     Row,
+    Shown,
     Standing,
     Wanted,
     Whole,
     advance,
+    fitted,
     greeted,
+    holds,
     offer_again,
-    outlook,
     parted,
     received,
     show,
 )
-from cellwall.controller.errors import Conflict, ControllerError, Denied, NotFound
+from cellwall.controller.enrolment import Enrolment
+from cellwall.controller.errors import Conflict, ControllerError, NotFound
 from cellwall.controller.ground import Ground, Overlay, make_fleet, read_policy
+from cellwall.controller.letters import Letters
 from cellwall.controller.options import ControllerOptions
+from cellwall.controller.orders import Orders
+from cellwall.controller.restored import Hold, knows_more
+from cellwall.controller.rollout import EVERYWHERE, MOVING, Log, Rollouts
+from cellwall.controller.said import denial_rows, read_packed
+from cellwall.controller.store.cluster import ClusterStore, Peer
+from cellwall.controller.store.orders import OrderStore
+from cellwall.controller.store.rollouts import RolloutStore
 from cellwall.controller.store.state import (
-    CertificateRow,
-    DenialRow,
     LabelRow,
     LabelSource,
-    Progress,
     Revision,
     RevisionState,
+    StateError,
     StateStore,
     WorkloadRow,
 )
-from cellwall.controller.testing import CONTROLLER, StandingTests
-from cellwall.controller.tokens import check_token, make_secret, make_token_row, secret_digest
+from cellwall.controller.testing import StandingTests
+from cellwall.controller.waves import opened
 from cellwall.inventory import Fleet, InventoryError, Listener, Workload, check_name
 from cellwall.labels import Labels
-from cellwall.policy import Policy, PolicyError
-from cellwall.traffic import Address, canonical, parse_address
+from cellwall.policy import Order, Policy, PolicyError, Rollout
+from cellwall.traffic import Address, parse_address
 from cellwall.wire import (
-    Bundle,
+    OLDEST,
+    ORDERS,
     Confirmed,
     Denials,
-    Enrol,
-    Enrolled,
     Facts,
     FromController,
     Hello,
-    MemberChange,
     PointState,
     Receipt,
-    Renewed,
-    Token,
     Welcome,
     WireError,
     agree,
-    encode_members,
-    encode_ruleset,
-    sign,
 )
 
-EMPTY = Revision(0, CONTROLLER, "nothing is written yet", 0.0, {})
-"""The policy before the first one: everything is observed."""
-Log = Callable[..., None]
+HAVE_IT = frozenset({Shown.ENFORCED, Shown.RELAXED})
+
+MOST_LATE = 100_000
+"""So many receipts are kept for the database while it is gone."""
 
 
 @dataclass
@@ -85,78 +92,57 @@ class Control:
     controllers: tuple[Listener, ...]
     log: Log
     began: float = 0.0
-    revision: Revision = EMPTY
-    policy: Policy = field(default_factory=Policy)
     standings: dict[str, Standing] = field(default_factory=dict[str, Standing])
     wanted: Mapping[str, Wanted] = field(default_factory=dict[str, Wanted])
     stale: bool = True
     """Whether policy or fleet changed since `wanted` was compiled."""
     tests: StandingTests = field(init=False)
+    rollouts: Rollouts = field(init=False)
+    orders: Orders = field(init=False)
+    peers: Peers = field(init=False)
+    hold: Hold = field(init=False)
+    enrolment: Enrolment = field(init=False)
+    _letters: Letters = field(init=False)
     _unsaved: dict[str, Standing] = field(default_factory=dict[str, Standing])
-    _receipts: list[tuple[str, Receipt, float]] = field(default_factory=list[tuple[str, Receipt, float]])
-    _packed: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    _receipts: deque[tuple[str, Receipt, float]] = field(
+        default_factory=lambda: deque[tuple[str, Receipt, float]](maxlen=MOST_LATE)
+    )
     _overlay: Overlay = field(default_factory=Overlay)
+    _base_overlay: Overlay = field(default_factory=Overlay)
+    _targets: Mapping[str, Wanted] = field(default_factory=dict[str, Wanted])
+    _based: Mapping[str, Wanted] = field(default_factory=dict[str, Wanted])
+    _points: Mapping[str, Labels] = field(default_factory=dict[str, Labels])
+    _having: frozenset[str] = frozenset()
+    _compiled: int = 0
     _ground: tuple[Sequence[Workload], Ground] | None = None
 
     def __post_init__(self) -> None:
         self.tests = StandingTests(self.store, self.log)
+        self.rollouts = Rollouts(self.store, RolloutStore(self.store.database), self.log)
+        self.orders = Orders(OrderStore(self.store.database), self.store, self.log)
+        cluster, options = ClusterStore(self.store.database), self.options
+        me = Peer(options.name, options.advertise, self.controllers, __version__, self.began, self.began)
+        self.peers = Peers(cluster, me, self.log)
+        self.hold = Hold(cluster, self.store.record, self.log)
+        days = self.options.certificate_days
+        self.enrolment = Enrolment(self.store, self.authority, days, self._enrolled)
+        self._letters = Letters(self.authority.bundle_key)
 
-    # --- enrolment and certificates ---
+    @property
+    def revision(self) -> Revision:
+        """The revision in force, or on its way to be."""
+        return self.rollouts.revision
 
-    def enrol(self, asked: Enrol, now: float) -> Enrolled:
-        """Let a new agent in. Raises `Denied`, `ControllerError` and `InventoryError`; then nothing changed."""
-        row = self.store.token(secret_digest(asked.secret))
-        name = check_token(row, asked.secret, asked.name, now)
-        assert row is not None
-        known = self.store.workload(name)
-        if known is not None and row.workload is None:
-            raise Denied(f"workload `{name}` is there already; only a token made for it lets it enrol again")
-        issued = self.authority.issue(asked.request, name, self.options.certificate_days, now)
-        with self.store.transaction():
-            if not self.store.use_token(row.id, issued.key, name, now):
-                raise Denied("the token is unknown, used up or expired; ask for a new one")
-            self.store.revoke(name)
-            self.store.add_certificate(CertificateRow(issued.serial, name, issued.key, now, issued.ends))
-            # Its addresses come with its facts: those of whoever had the name before are not believed of it.
-            self.store.put_workload(WorkloadRow(name, True, (), now, now, asked.version), now)
-            for key, value in row.labels.items():
-                self.store.put_label(LabelRow(name, key, value, LabelSource.DECLARED, f"token {row.id}", now))
-            self.store.record(now, f"token {row.id}", "enrol", name, {"serial": issued.serial})
+    @property
+    def policy(self) -> Policy:
+        """The policy of that revision."""
+        return self.rollouts.policy
+
+    def _enrolled(self, name: str, now: float) -> None:
         # A new machine holds nothing, but must be given higher numbers than any before it.
         before = self.standings.get(name, Standing(name))
         self._keep(replace(Standing(name), issued=before.issued, seen=now))
         self.stale = True
-        labels = {label.key: label.value for label in reversed(self.store.labels(name))}
-        return Enrolled(
-            name=name,
-            certificate=issued.pem,
-            authority=self.authority.pem,
-            bundle_key=self.authority.verify_key,
-            labels=labels,
-        )
-
-    def renew(self, name: str, request: str, now: float) -> Renewed:
-        """Give an agent a fresh certificate; the one that it shows holds until it ends. Raises `ControllerError`."""
-        issued = self.authority.issue(request, name, self.options.certificate_days, now)
-        with self.store.transaction():
-            self.store.add_certificate(CertificateRow(issued.serial, name, issued.key, now, issued.ends))
-            self.store.record(now, name, "renew", name, {"serial": issued.serial})
-        return Renewed(certificate=issued.pem)
-
-    def admit(self, name: str, serial: str) -> None:
-        """Say whether a certificate of ours still holds. Raises `Denied`."""
-        row = self.store.certificate(serial)
-        if row is None or row.workload != name:
-            raise Denied(f"the certificate of `{name}` was revoked; enrol again with a new token")
-
-    def mint(self, labels: Labels, uses: int, ttl_s: float, workload: str | None, author: str, now: float) -> Token:
-        """Make an enrolment token."""
-        secret = make_secret()
-        row = make_token_row(secret, labels, uses, ttl_s, workload, author, now)
-        with self.store.transaction():
-            self.store.add_token(row)
-            self.store.record(now, author, "make token", row.id, {"labels": dict(labels), "uses": uses, "ttl_s": ttl_s})
-        return Token(self.authority.fingerprint, secret)
 
     # --- the channel ---
 
@@ -165,8 +151,13 @@ class Control:
         protocol = agree(hello.oldest, hello.newest)
         if hello.name != name:
             raise WireError(f"the certificate is for `{name}` and the agent calls itself `{hello.name}`")
-        self._keep(greeted(self.standings.get(name, Standing(name)), hello, now))
         row = self.find(name)
+        self._suspect(name, hello, now)
+        before = self.standings.get(name, Standing(name))
+        self._keep(greeted(before, hello, now))
+        if self.orders.standing and (before.protocol < ORDERS) is not (hello.newest < ORDERS):
+            self._choose()
+        self.peers.arrived(name)
         if row.version != hello.version:
             self.store.put_workload(replace(row, version=hello.version, seen=now), now)
         return Welcome(
@@ -175,10 +166,19 @@ class Control:
             interval_s=self.options.interval_s,
             renew_before_s=self.options.certificate_days * 86_400 / 3,
             now=now,
+            controllers=self.peers.urls,
         )
+
+    def _suspect(self, name: str, hello: Hello, now: float) -> None:
+        """Notice an agent that holds what was never sent: then the state here is from a backup."""
+        if knows_more(self.standings.get(name, Standing(name)), hello, self.revision.number):
+            # Another controller may have sent it, a moment ago.
+            self.peers.catch_up()
+            self.hold.notice(self.standings.get(name, Standing(name)), hello, self.revision.number, now)
 
     def bye(self, name: str, now: float) -> None:
         """Note that an agent's connection is gone."""
+        self.peers.parted(name)
         if name in self.standings:
             self._keep(parted(self.standings[name], now))
 
@@ -188,42 +188,30 @@ class Control:
         Another's is an address that an operator declared, or that a connected agent had first.
         """
         row = self.find(name)
-        claimed = {_address(packed) for packed in facts.addresses}
-        addresses = row.addresses if claimed == set(row.addresses) else self._believed(name, claimed)
+        claimed = {read_packed(packed) for packed in facts.addresses}
+        addresses = (
+            row.addresses
+            if claimed == set(row.addresses)
+            else believed(self.store, self.standings, name, claimed, self.log)
+        )
         with self.store.transaction():
             self.store.put_facts(name, facts, now)
             if addresses != row.addresses:
-                self._release(name, addresses, now)
+                release(self.store, name, addresses, now)
                 self.store.put_workload(replace(row, addresses=addresses, seen=now), now)
                 self.store.record(now, name, "addresses", name, {"addresses": [str(one) for one in addresses]})
                 self.stale = True
 
     def denials(self, name: str, denials: Denials) -> None:
         """Keep an agent's samples of denied packets."""
-        self.store.add_denials(
-            [
-                DenialRow(
-                    one.at,
-                    name,
-                    _address(one.source),
-                    _address(one.destination),
-                    one.protocol,
-                    one.port,
-                    one.side,
-                    one.outcome,
-                    one.rule,
-                    one.revision,
-                    one.owner.name,
-                )
-                for one in denials.samples
-            ]
-        )
+        self.store.add_denials(denial_rows(name, denials))
 
     def receipt(self, name: str, receipt: Receipt, now: float) -> Confirmed | None:
         """Take a receipt; what is provisional is confirmed, unless its revision has failed meanwhile."""
         self._keep(received(self.standings.get(name, Standing(name)), receipt, now))
         self._receipts.append((name, receipt, now))
-        self.log("receipt", workload=name, generation=receipt.generation, state=receipt.state, reason=receipt.reason)
+        told = {"level": "debug"} if receipt.state is PointState.ENFORCED else {"reason": receipt.reason}
+        self.log("receipt", workload=name, generation=receipt.generation, state=receipt.state, **told)
         wanted = self.wanted.get(name)
         current = receipt.holding.revision == self.revision.number
         # A newer revision may want exactly what is provisional there: then that must not be taken back.
@@ -235,64 +223,66 @@ class Control:
 
     def next_messages(self, names: Iterable[str], now: float) -> dict[str, FromController]:
         """Give what agents are to be sent at this moment, signed; who needs nothing is left out."""
+        if self.hold.held is not None:
+            return {}
+        known = [name for name in names if name in self.wanted and name in self.standings]
+        due = any(not holds(self.standings[name], self.wanted[name]) for name in known)
+        # In one write where there are others: so the number after the last one is counted from what they wrote, too.
+        with self.store.transaction() if due and not self.peers.alone else nullcontext():
+            sends = self._issue(known)
+        for name, send in sends.items():
+            kind = type(send).__name__.lower()
+            number, revision = send.generation, send.wanted.revision
+            self.log("send", level="debug", workload=name, generation=number, revision=revision, kind=kind)
+        return {
+            name: self._letters.write(name, send, now, self._confirm_s(name, send.wanted.revision))
+            for name, send in sends.items()
+        }
+
+    def _issue(self, names: Iterable[str]) -> dict[str, Whole | Change]:
+        before: dict[str, Standing] = {}
         sends: dict[str, Whole | Change] = {}
         for name in names:
-            wanted, standing = self.wanted.get(name), self.standings.get(name)
-            if wanted is None or standing is None:
+            if name in self.peers.elsewhere:
                 continue
-            after, send = advance(standing, wanted)
+            standing = self.standings[name]
+            after, send = advance(standing, self.wanted[name])
             self.standings[name] = after
             if send is not None:
+                before[name] = standing
                 self._keep(after)
                 sends[name] = send
         if sends:
-            # INVARIANT: a number is on disk before it is used, so that no other content ever gets it.
-            self.flush()
-        for name, send in sends.items():
-            kind = type(send).__name__.lower()
-            self.log("send", workload=name, generation=send.generation, revision=send.wanted.revision, kind=kind)
-        return {name: self._signed(name, send, now) for name, send in sends.items()}
+            try:
+                # INVARIANT: a number is on disk before it is used, so that no other content ever gets it.
+                self.flush()
+            except StateError:
+                for standing in before.values():
+                    self._keep(standing)
+                raise
+        return sends
 
     def flush(self) -> None:
         """Write what is only in memory: how points stand, and their receipts. Agents would say all of it again."""
-        if not self._unsaved and not self._receipts:
+        if not (self._unsaved or self._receipts or self.peers.untold):
             return
         with self.store.transaction():
-            self.store.put_standings(tuple(self._unsaved.values()))
-            self.store.add_receipts(self._receipts)
+            # Whom another controller has by now, that one knows best.
+            ours = [one for name, one in self._unsaved.items() if name not in self.peers.elsewhere]
+            self.store.put_standings(ours)
+            self.store.add_receipts(tuple(self._receipts))
+            self.peers.tell()
+        self.peers.told()
         self._unsaved.clear()
         self._receipts.clear()
 
-    def _signed(self, name: str, send: Whole | Change, now: float) -> FromController:
-        if isinstance(send, Whole):
-            bundle = Bundle(
-                workload=name,
-                generation=send.generation,
-                revision=send.wanted.revision,
-                ruleset=encode_ruleset(send.wanted.ruleset),
-                members=self._pack(send.wanted),
-                issued_at=now,
-                confirm_s=self.revision.confirm_s,
-            )
-            return sign(bundle, self.authority.bundle_key)
-        change = MemberChange(
-            workload=name,
-            base=send.base,
-            generation=send.generation,
-            revision=send.wanted.revision,
-            added=encode_members(send.added),
-            removed=send.removed,
-            digest=send.wanted.digest,
-            issued_at=now,
-        )
-        return sign(change, self.authority.bundle_key)
-
-    def _pack(self, wanted: Wanted) -> bytes:
-        # Many points share their members: `self.wanted` keeps them, and so their identity, for as long as this.
-        shared = id(wanted.members)
-        if shared not in self._packed:
-            self._packed[shared] = encode_members(wanted.members)
-        return self._packed[shared]
+    def _confirm_s(self, name: str, number: int) -> float:
+        # What a point has confirmed is not put on trial again there when a workload comes or moves.
+        standing = self.standings[name]
+        if standing.holding.revision == number and standing.state in SETTLED:
+            return 0.0
+        revision = self.revision if number == self.revision.number else self.rollouts.base
+        return revision.confirm_s
 
     # --- workloads and labels ---
 
@@ -316,6 +306,7 @@ class Control:
         with self.store.transaction():
             self.store.drop_workload(name, now)
             self.store.record(now, author, "remove", name)
+        self.enrolment.forget()
         self.standings.pop(name, None)
         self._unsaved.pop(name, None)
         self.stale = True
@@ -347,12 +338,13 @@ class Control:
         inventory = self.store.inventory()
         if documents is not None:
             number = self.revision.number if number is None else number
-            return Ground(number, policy := read_policy(documents), self._fleet(inventory, policy, {}))
+            fleet = self._fleet(inventory, policy := read_policy(documents), {})
+            return Ground(number, policy, fleet, self.orders.standing)
         made = self._ground
         if made is None or made[0] is not inventory or made[1].policy is not self.policy:
             made = inventory, Ground(0, self.policy, self._fleet(inventory, self.policy, self._overlay))
-        if made[1].revision != self.revision.number:
-            made = inventory, replace(made[1], revision=self.revision.number)
+        if made[1].revision != self.revision.number or made[1].orders is not self.orders.standing:
+            made = inventory, replace(made[1], revision=self.revision.number, orders=self.orders.standing)
         self._ground = made
         return made[1]
 
@@ -360,7 +352,7 @@ class Control:
         """Give the fleet as it was at a moment with the policy in force then, or that of a revision.
 
         What is not the inventory's is as at present: where controllers listen. Raises `NotFound`."""
-        revision = self.revision_at(moment) if number is None else self.find_revision(number)
+        revision = self.rollouts.at(moment) if number is None else self.rollouts.find(number)
         policy = self.policy if revision.number == self.revision.number else read_policy(revision.documents)
         inventory = [one.workload for one in self.store.past(moment) if one.there]
         return Ground(revision.number, policy, make_fleet(inventory, policy, self.controllers))
@@ -376,122 +368,139 @@ class Control:
 
         return make_fleet(inventory, policy, self.controllers, having, overlay)
 
-    def find_revision(self, number: int) -> Revision:
-        """Give a revision with its documents. Raises `NotFound`."""
-        found = EMPTY if number == 0 else self.store.revision(number)
-        if found is None:
-            raise NotFound(f"there is no revision `{number}`")
-        return found
+    def base_ground(self) -> Ground | None:
+        """Give the fleet with the policy of the points that do not have the revision in force yet, if there are any."""
+        rollouts = self.rollouts
+        if not rollouts.partly:
+            self._base_overlay = Overlay()
+            return None
+        fleet = self._fleet(self.store.inventory(), rollouts.base_policy, self._base_overlay)
+        return Ground(rollouts.base.number, rollouts.base_policy, fleet, self.orders.standing)
 
-    def revision_at(self, moment: float) -> Revision:
-        """Give the revision that was in force at a moment: the last one made before it."""
-        made = (one.number for one in self.store.revisions() if one.created <= moment)
-        return self.find_revision(next(made, 0))
-
-    def commit(
-        self,
-        documents: Mapping[str, str],
-        policy: Policy,
-        author: str,
-        note: str,
-        now: float,
-        *,
-        confirm_s: float = 0.0,
-        plan: Mapping[str, object] | None = None,
-        reverts_to: int | None = None,
-        planned_on: int | None = None,
-        accepted: Sequence[str] = (),
-    ) -> Revision:
-        """Make a new revision and put it in force; `accepted` says in words what speaks against it and was accepted.
-
-        Raises `Conflict` when another came in between."""
-        if planned_on is not None and planned_on != self.revision.number:
-            raise Conflict(f"revision `{self.revision.number}` is in force, not `{planned_on}`; plan again")
-        number = self.revision.number + 1
-        revision = Revision(number, author, note, now, dict(documents), dict(plan or {}), confirm_s, reverts_to)
-        left = self.store.progress().get(self.revision.number)
-        with self.store.transaction():
-            if left is not None and left.state is RevisionState.ROLLING:
-                why = f"revision {number} came before it was in force everywhere"
-                self.store.put_progress(Progress(left.revision, RevisionState.SUPERSEDED, why, now))
-            self.store.add_revision(revision)
-            self.store.put_progress(Progress(number, RevisionState.ROLLING, "", now))
-            details = {"note": note, "reverts_to": reverts_to, **({"accepted": list(accepted)} if accepted else {})}
-            self.store.record(now, author, "apply", f"revision {number}", details)
-        self.revision, self.policy, self.stale = revision, policy, True
-        self.log("revision", number=number, author=author, reverts_to=reverts_to)
-        return revision
-
-    def revert(self, to: int | None, author: str, note: str, now: float) -> Revision:
-        """Put an earlier revision's documents in force again, as a new revision that needs no confirmation.
-
-        None is the last one before this that was in force everywhere. Raises `NotFound`.
-        """
-        target = self.last_good() if to is None else to
-        documents = self.find_revision(target).documents
-        policy = read_policy(documents)
-        return self.commit(
-            documents, policy, author, note or f"back to revision {target}", now, reverts_to=target, confirm_s=0.0
-        )
-
-    def last_good(self) -> int:
-        """Give the last revision before the present one that was in force everywhere; 0 where there is none.
-
-        What was itself taken back by a revert is not gone back to."""
-        progress = self.store.progress()
-        left = {one.number: one.reverts_to for one in self.store.revisions() if one.reverts_to is not None}
-        number = self.revision.number
-        if number in left:
-            number = min(left[number] or 0, number)
-        for candidate in sorted((one for one in progress if one < number), reverse=True):
-            if progress[candidate].state is RevisionState.GOOD and candidate not in left:
-                return candidate
-        return 0
-
-    def adopt(self, ground: Ground, wanted: Mapping[str, Wanted]) -> bool:
-        """Take what was compiled from `ground`; False where the policy in force has changed meanwhile."""
-        if ground.revision != self.revision.number:
+    def adopt(self, ground: Ground, wanted: Mapping[str, Wanted], based: Mapping[str, Wanted] | None = None) -> bool:
+        """Take what was compiled from `ground`, and from the base's; False where the policy in force is another now."""
+        if ground.revision != self.revision.number or (based is None and self.rollouts.partly):
             return False
-        self.wanted = wanted
-        self._packed.clear()
+        self._targets, self._based, self._compiled = wanted, based or {}, ground.revision
+        self.orders.compiled = ground.orders
+        self._points = {name: one.labels for name, one in ground.fleet.by_name.items() if name in wanted}
+        self._choose()
         for name in wanted:
             self.standings.setdefault(name, Standing(name))
         return True
 
+    def _choose(self) -> bool:
+        """Give each point what its wave has; whether that is something else for some."""
+        had, self._having = self._having, self.rollouts.has_it(self._points)
+        if len(self._having) == len(self._targets):
+            self.wanted = self._targets
+        else:
+            self.wanted = {
+                name: wanted if name in self._having else self._based.get(name, wanted)
+                for name, wanted in self._targets.items()
+            }
+        # Who is too old for orders gets what it understands.
+        old = [name for name in self.wanted if (one := self.standings.get(name)) is not None and one.protocol < ORDERS]
+        if old:
+            self.wanted = {**self.wanted, **{name: fitted(self.wanted[name], OLDEST) for name in old}}
+        self._letters.forget()
+        return had != self._having
+
+    @property
+    def compiled(self) -> int:
+        """The revision of which it is known what every point is to hold."""
+        return self._compiled
+
+    def give_order(self, order: Order, now: float) -> None:
+        """Let an order of an emergency stand, at all points whose agents are there within a moment."""
+        self.hold.check()
+        self.orders.give(order, now)
+        self.stale = True
+
+    def lift_order(self, name: str, author: str, reason: str, now: float) -> None:
+        """End an order. Raises `NotFound`."""
+        self.hold.check()
+        self.orders.lift(name, author, reason, now)
+        self.stale = True
+
+    def release(
+        self, number: int, policy: Policy, now: float, author: str, *, how: Rollout, planned_on: int | None = None
+    ) -> None:
+        """Let a proposed revision come into force; see `Rollouts.release`."""
+        self.hold.check()
+        self.rollouts.release(number, policy, now, author, how=how, planned_on=planned_on)
+        self.stale = True
+
+    def revert(self, to: int | None, author: str, note: str, now: float) -> Revision:
+        """Put an earlier revision in force again; see `Rollouts.revert`."""
+        self.hold.check()
+        revision = self.rollouts.revert(to, author, note, now)
+        self.stale = True
+        return revision
+
+    def accept_restore(self, documents: Mapping[str, str] | None, author: str, note: str, now: float) -> int:
+        """Let the policy that is here, or other documents, go to agents that hold a newer one: as a new revision.
+
+        Its number is none that any agent knows. Raises `PolicyError`, and `Conflict` where nothing is held back."""
+        self.rollouts.refresh()
+        # First the revision: nothing of it is sent while it is held.
+        if documents is None:
+            revision = self.rollouts.revert(self.revision.number, author, note, now)
+        else:
+            policy = read_policy(documents)
+            revision = self.rollouts.propose(documents, author, note, now, confirm_s=0.0, plan={})
+            self.rollouts.release(revision.number, policy, now, author, how=EVERYWHERE)
+        self.stale = True
+        self.hold.accept(author, now)
+        return revision.number
+
     def next_change(self, now: float) -> float | None:
-        """Give the next moment at which a rule starts or expires."""
-        return next_change(self.policy, now)
+        """Give the next moment at which a rule starts or expires, or an order does."""
+        moments = (next_change(self.policy, now), self.orders.next_change(now))
+        return min((moment for moment in moments if moment is not None), default=None)
 
     # --- rollout ---
 
     def rollout(self, now: float) -> dict[str, Row]:
-        """Say how every point stands to the revision in force."""
+        """Say how every point stands to what it is to hold."""
         # Who is away since before we began may still be on its way back.
         after = self.options.silent_after_s if now - self.began > self.options.silent_after_s else math.inf
         return {name: show(self.standings[name], wanted, now, after) for name, wanted in sorted(self.wanted.items())}
 
-    def judge_rollout(self, now: float) -> None:
-        """Find the revision in force good, partial or failed; then go back to the last good one, at all points."""
-        number = self.revision.number
-        if self.stale or number == 0 or any(one.revision != number for one in self.wanted.values()):
-            return
-        known = self.store.progress().get(number)
-        if known is None or known.state not in (RevisionState.ROLLING, RevisionState.PARTIAL):
-            return
-        verdict, why = outlook(self.rollout(now), self.standings, number)
-        if verdict is Outlook.DONE:
-            self.store.put_progress(Progress(number, RevisionState.GOOD, "", now))
-            self.log("revision is in force everywhere", number=number)
-        elif verdict is Outlook.PARTIAL and known.state is RevisionState.ROLLING:
-            self.store.put_progress(Progress(number, RevisionState.PARTIAL, why, now))
-            self.log("revision is refused in places", number=number, why=why)
-        elif verdict is Outlook.FAILED:
-            with self.store.transaction():
-                self.store.put_progress(Progress(number, RevisionState.FAILED, why, now))
-                self.store.record(now, CONTROLLER, "fail", f"revision {number}", {"why": why})
-            self.log("revision failed", number=number, why=why)
-            if self.revision.reverts_to is None:
-                self.revert(None, CONTROLLER, f"revision {number} failed: {why}", now)
+    def waves(self, now: float) -> list[dict[str, object]]:
+        """Say how far each wave of the rollout is: its name, whether it is open, its points, and how many have it."""
+        course, rows = self.rollouts.course, self.rollout(now)
+        if course is None:
+            return []
+        before: frozenset[str] = frozenset()
+        found: list[dict[str, object]] = []
+        for number, wave in enumerate(course.waves):
+            there = opened(course.waves, number, self._points)
+            added, is_open = there - before, number <= course.wave
+            having = sum(rows[name].state in HAVE_IT for name in added & rows.keys()) if is_open else 0
+            found.append({"wave": wave.name, "open": is_open, "points": len(added), "have_it": having})
+            before = there
+        return found
+
+    @property
+    def watches_rollout(self) -> bool:
+        """Whether it is ours to find a wave well or not before the next one begins."""
+        return self.rollouts.watched and self.peers.leads and self.rollouts.state(self.revision.number) in MOVING
+
+    def judge_rollout(self, now: float) -> bool:
+        """Let the rollout go on, end or fail; whether other points are to hold the revision in force from now on."""
+        number, course = self.revision.number, self.rollouts.course
+        if self.stale or number == 0 or self._compiled != number or not self.peers.leads or self.hold.held:
+            return False
+        if self.rollouts.state(number) not in MOVING:
+            return False
+        rows = self.rollout(now)
+        self.rollouts.judge({name: rows[name] for name in self._having if name in rows}, self.standings, now)
+        if self.revision.number != number:
+            self.stale = True
+        elif self.rollouts.course is not course:
+            return self._choose()
+        return False
 
     def offer_again(self, now: float) -> bool:
         """Let points that took back what is in force elsewhere have it again, where it is time; whether any are.
@@ -501,16 +510,28 @@ class Control:
         again: list[Standing] = []
         for name, standing in self.standings.items():
             wanted = self.wanted.get(name)
+            if name in self.peers.elsewhere:
+                continue
             if standing.state is PointState.REVERTED and wanted is not None and wanted.revision == number:
                 after = offer_again(standing, wanted, now)
                 again += [after] if after is not standing else []
-        known = self.store.progress().get(number) if again else None
-        if not again or (known is not None and known.state is not RevisionState.GOOD):
+        if not again or self.rollouts.state(number) is not RevisionState.GOOD:
             return False
         for one in again:
             self._keep(one)
             self.log("offering again", workload=one.workload, revision=number, times=one.again)
         return True
+
+    # --- other controllers ---
+
+    def meet(self, controllers: tuple[Listener, ...]) -> None:
+        """Take where agents reach controllers: their way there stays open, whatever the policy says."""
+        self.controllers, self._ground, self.stale = controllers, None, True
+
+    def yield_to(self, standing: Standing) -> None:
+        """Take how a point stands as another controller says, which it is connected to."""
+        self.standings[standing.workload] = standing
+        self._unsaved.pop(standing.workload, None)
 
     # --- within ---
 
@@ -523,34 +544,6 @@ class Control:
 
     def _keep(self, standing: Standing) -> None:
         self.standings[standing.workload] = self._unsaved[standing.workload] = standing
-
-    def _defends(self, row: WorkloadRow) -> bool:
-        standing = self.standings.get(row.name)
-        return not row.agent or (standing is not None and standing.connected)
-
-    def _believed(self, name: str, claimed: set[Address]) -> tuple[Address, ...]:
-        believed: list[Address] = []
-        for address in sorted(claimed, key=lambda one: (one.version, int(one))):
-            owners = [one for one in self.store.having(address) if one.name != name and self._defends(one)]
-            if owners:
-                owner = max(owners, key=lambda one: (one.epoch, one.name)).name
-                self.log("contested address", workload=name, address=str(address), owner=owner)
-            else:
-                believed.append(address)
-        return tuple(believed)
-
-    def _release(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
-        """Take addresses that `name` has from whoever had them and is away."""
-        for other in {one.name: one for address in addresses for one in self.store.having(address)}.values():
-            if other.name != name and other.agent:
-                left = tuple(one for one in other.addresses if one not in addresses)
-                self.store.put_workload(replace(other, addresses=left), now)
-
-
-def _address(packed: bytes) -> Address:
-    if len(packed) not in (4, 16):
-        raise WireError(f"an address of {len(packed)} bytes; wanted 4 or 16")
-    return canonical(ip_address(packed))
 
 
 def read_addresses(texts: Sequence[str]) -> tuple[Address, ...]:
@@ -571,11 +564,8 @@ def open_control(
     """Take up from where the store was left. Raises `ControllerError` when the policy there cannot be read."""
     control = Control(options, store, authority, controllers, log, began=now)
     control.standings = {one.workload: one for one in store.standings()}
-    newest = next(iter(store.revisions()), None)
-    if newest is not None:
-        control.revision = control.find_revision(newest.number)
-        try:
-            control.policy = read_policy(control.revision.documents)
-        except PolicyError as error:
-            raise ControllerError(f"revision `{newest.number}` in the store cannot be read: {error}") from None
+    try:
+        control.rollouts.refresh()
+    except PolicyError as error:
+        raise ControllerError(f"the policy in the store cannot be read: {error}") from None
     return control

@@ -14,8 +14,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from cellwall.compile import Members, Misfit, Point, Ruleset
-from cellwall.wire import Hello, Holding, PointState, Receipt, change_between, content_hash, digest_of, sum_members
+from cellwall.compile import Members, Misfit, OrderCard, Point, Ruleset
+from cellwall.wire import (
+    NEWEST,
+    ORDERS,
+    Hello,
+    Holding,
+    PointState,
+    Receipt,
+    Scribe,
+    change_between,
+    digest_of,
+    encode_orders,
+    sum_members,
+)
 
 NOTHING = Holding()
 LARGEST_CHANGE = 4096
@@ -30,7 +42,8 @@ SETTLED = frozenset({PointState.ENFORCED, PointState.RELAXED})
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one point is to hold, with the digests by which it is recognised."""
+    """What one point is to hold, with the digests by which it is recognised: `content` is without members and orders,
+    `total` the sum of the members."""
 
     revision: int
     ruleset: Ruleset
@@ -38,6 +51,7 @@ class Wanted:
     misfits: tuple[Misfit, ...]
     content: bytes
     digest: str
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,8 @@ class Standing:
     again within the same revision, but for `offer_again`. `seen` is when it was last connected. `again` is how often
     what was taken back last, at `taken_back`, has been offered again since the controller began.
 
-    The rest is of this connection: `awaiting` a receipt; `whole` says whether what is under way is; `base`.
+    The rest is of this connection: `awaiting` a receipt; `whole` says whether what is under way is; `base`; and the
+    newest `protocol` that it speaks.
     """
 
     workload: str
@@ -77,6 +92,7 @@ class Standing:
     whole: bool = field(default=True, compare=False)
     base: Base | None = field(default=None, compare=False)
     under_way: Wanted | None = field(default=None, compare=False)
+    protocol: int = field(default=NEWEST, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +105,14 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Send only how the members of `base` become those of `wanted`."""
+    """Send only how the members of `base` become those of `wanted`, and, where they are others, its orders."""
 
     base: int
     generation: int
     wanted: Wanted
     added: Mapping[bytes, int]
     removed: tuple[bytes, ...]
+    orders: tuple[OrderCard, ...] | None = None
 
 
 class Shown(StrEnum):
@@ -132,20 +149,39 @@ def want(points: Mapping[str, Point]) -> dict[str, Wanted]:
     """Give what each point is to hold. Members that several points share are summed up once."""
     sums: dict[int, int] = {}
     wanted: dict[str, Wanted] = {}
+    scribe = Scribe()
     for name, point in points.items():
         shared = id(point.members)
         if shared not in sums:
             sums[shared] = sum_members(point.members)
-        content = content_hash(point.ruleset)
+        content = scribe.content_hash(point.ruleset)
         wanted[name] = Wanted(
             point.ruleset.revision,
             point.ruleset,
             point.members,
             point.misfits,
             content,
-            digest_of(content, sums[shared]),
+            digest_of(content, sums[shared], encode_orders(point.ruleset.orders)),
+            sums[shared],
         )
     return wanted
+
+
+def ordered(wanted: Wanted, orders: tuple[OrderCard, ...]) -> Wanted:
+    """Give what is wanted with these orders in place of those that it has."""
+    if orders == wanted.ruleset.orders:
+        return wanted
+    digest = digest_of(wanted.content, wanted.total, encode_orders(orders))
+    return replace(wanted, ruleset=replace(wanted.ruleset, orders=orders), digest=digest)
+
+
+def fitted(wanted: Wanted, protocol: int) -> Wanted:
+    """Give what is wanted as an agent of this protocol understands it: too old a one gets no orders, and that shows."""
+    orders = wanted.ruleset.orders
+    if protocol >= ORDERS or not orders:
+        return wanted
+    misfits = tuple(Misfit(one.id, "its agent is too old for orders") for one in orders)
+    return replace(ordered(wanted, ()), misfits=(*wanted.misfits, *misfits))
 
 
 # --- what agents say ---
@@ -177,6 +213,7 @@ def greeted(standing: Standing, hello: Hello, now: float) -> Standing:
         awaiting=False,
         base=base,
         under_way=None,
+        protocol=hello.newest,
     )
 
 
@@ -286,7 +323,9 @@ def _change(standing: Standing, wanted: Wanted, generation: int) -> Change | Non
     added, removed = change_between(base.wanted.members, wanted.members)
     if len(added) + len(removed) > max(1, min(LARGEST_CHANGE, len(wanted.members) // 2)):
         return None
-    return Change(base.generation, generation, wanted, added, removed)
+    orders = wanted.ruleset.orders
+    changed = None if orders == base.wanted.ruleset.orders else orders
+    return Change(base.generation, generation, wanted, added, removed, changed)
 
 
 # --- how it is shown ---

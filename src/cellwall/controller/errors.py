@@ -29,6 +29,22 @@ class Denied(ControllerError):
     status = 403
 
 
+class NotSignedIn(ControllerError):
+    """Nobody knows who asks."""
+
+    status = 401
+
+
+class TooOften(ControllerError):
+    """It failed too often: the same may be tried again in `wait_s` seconds."""
+
+    status = 429
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(f"signing in failed too often; try again in {wait_s} s")
+        self.wait_s = wait_s
+
+
 class NotReady(ControllerError):
     """It cannot be had at this moment; try later."""
 

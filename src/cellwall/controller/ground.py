@@ -10,7 +10,7 @@ from operator import attrgetter
 from cellwall.compile import compile_fleet
 from cellwall.controller.core import Wanted, want
 from cellwall.inventory import Fleet, Listener, Workload
-from cellwall.policy import DeclaredWorkload, Policy, parse_policy
+from cellwall.policy import DeclaredWorkload, Order, Policy, parse_policy
 from cellwall.traffic import Address
 
 _NAME = attrgetter("name")
@@ -18,11 +18,14 @@ _NAME = attrgetter("name")
 
 @dataclass(frozen=True)
 class Ground:
-    """A policy, the revision it is, and the fleet that it is for."""
+    """A policy, the revision it is, the fleet that it is for, and the orders of an emergency that stand over it.
+
+    Orders are no policy: what is asked about documents alone (plans, replays, tests) does not look at them."""
 
     revision: int
     policy: Policy
     fleet: Fleet
+    orders: tuple[Order, ...] = ()
 
 
 def read_policy(documents: Mapping[str, str]) -> Policy:
@@ -99,7 +102,7 @@ def compile_ground(ground: Ground, now: float) -> dict[str, Wanted]:
     """Say what every point is to hold at `now`. May take long for a large fleet: it touches nothing but its values.
 
     The one place where policy and fleet become what is wanted: for what is in force, and for every plan."""
-    return want(compile_fleet(ground.policy, ground.fleet, ground.revision, now).points)
+    return want(compile_fleet(ground.policy, ground.fleet, ground.revision, now, ground.orders).points)
 
 
 def relabel(ground: Ground, changes: Mapping[str, Mapping[str, str | None]]) -> Ground:

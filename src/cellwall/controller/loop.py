@@ -9,35 +9,48 @@ people ══ socket ══ REST ─┘    │                └─ the clock �
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
+from dataclasses import replace
 from ipaddress import ip_address
-from typing import TextIO
 
+from cellwall.clients import EventLog, form_named, level_named
 from cellwall.controller.api.channel import Channel
+from cellwall.controller.api.health import pulse, watch
 from cellwall.controller.api.rest import Desk, serve_people
 from cellwall.controller.ca import SERVER_DAYS, open_authority
+from cellwall.controller.cluster.health import together
+from cellwall.controller.cluster.loop import Cluster
+from cellwall.controller.cluster.peers import check_authority
+from cellwall.controller.cluster.share import share
 from cellwall.controller.control import Control, Log, open_control
 from cellwall.controller.errors import ControllerError
+from cellwall.controller.health import MOST_MISSES, broken, try_check, unexpected
+from cellwall.controller.listening import listen
+from cellwall.controller.metrics import Metrics
 from cellwall.controller.options import ControllerOptions
-from cellwall.controller.store.flows import FlowStore, FlowStoreError
+from cellwall.controller.rollout import Health
+from cellwall.controller.store.cluster import ClusterStore
+from cellwall.controller.store.flows import FlowStore, FlowStoreError, Query
 from cellwall.controller.store.sql import open_state
+from cellwall.controller.store.state import StateError
 from cellwall.controller.testing import check
 from cellwall.controller.wants import Wants
+from cellwall.flows import Outcome
 from cellwall.inventory import Listener
 from cellwall.traffic import canonical
 
 GATHER_S = 0.05
 """Changes that come within so long are compiled together."""
+IDLE_SHARE = 4.0
+"""After a look at how the rollout goes, so many times as long as it took belongs to others."""
 TEST_GATHER_S = 0.5
 """The tests of the policy are checked so long after a change, once for all that comes meanwhile."""
-TICK_S, PRUNE_EVERY_S, DAY_S = 1.0, 3600.0, 86_400.0
+TICK_S, HEALTH_EVERY_S, PRUNE_EVERY_S, DAY_S = 1.0, 2.0, 3600.0, 86_400.0
 
 
 def run_controller(options: ControllerOptions, ready: Callable[[Controller], None] | None = None) -> None:
@@ -66,45 +79,62 @@ class Controller:
     def __init__(self, options: ControllerOptions, log: Log | None = None, clock: Callable[[], float] = time.time):
         self.options = options
         self.clock = clock
-        self.log = log or log_to(sys.stderr)
+        self.metrics = Metrics()
+        self.journal = EventLog(sys.stderr, form_named(options.log_format), level_named(options.log_level))
+        self.log = self.metrics.listening(log or self.journal)
         self.port = options.bound.port
         self._stale = asyncio.Event()
-        self._wants = Wants()
+        self._wants, self._base_wants = Wants(), Wants()
         self._heard = asyncio.Event()
         self._untested = asyncio.Event()
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.control: Control
         self.channel: Channel
+        self.cluster: Cluster
         self.flows: FlowStore
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the store, the CA, and both doors; all of it is closed when `stack` is."""
         options = self.options
         options.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        authority = open_authority(options.data / "keys", self.clock())
-        store = open_state(options.data / "state.db")
+        store = open_state(options.data / "state.db", options.database)
         stack.callback(store.close)
+        keys, cluster = options.data / "keys", ClusterStore(store.database)
+        there = (keys / "ca.pem").exists()
+        authority = check_authority(cluster, there, lambda: open_authority(keys, self.clock()))
         self.flows = await asyncio.to_thread(_open_flows, options)
         stack.callback(self.flows.close)
-        listener = _bind(options)
+        listener = listen(options.bound)
         self.port = int(listener.getsockname()[1])
         listeners = _listeners(options, self.port)
         self.control = open_control(options, store, authority, listeners, self.log, self.clock())
-        stack.callback(self.control.flush)
+        stack.callback(self._flush)
         self.channel = Channel(self.control, self.flows, self.clock, self._stale.set, self._heard.set)
+        self.cluster = Cluster(cluster, self.control.peers, options.database, self.log)
+        self.channel.ask_elsewhere = self.cluster.ask
+        share(self.control, self.channel.hang_up, self._stale.set, self.clock)
+        self.control.peers.join()
+        await self.cluster.open(self.channel.ask)
+        stack.callback(self.cluster.close)
         await self._compile()
         hosts = tuple(one.host for one in options.advertised)
         context = authority.server_context(hosts, self.clock())
-        server = await self.channel.listen(context, listener)
-        stack.push_async_callback(_close, server)
-        desk = Desk(self.control, self.flows, self.channel, self.clock, self._stale.set)
+        await self.channel.listen(context, listener)
+        stack.push_async_callback(self.channel.close)
+        desk = Desk(
+            self.control, self.flows, self.channel, self.clock, self._stale.set, self.metrics, self.journal.kept.copy
+        )
         await stack.enter_async_context(serve_people(desk, options.socket_path))
         for work in (
             self._compiler(),
             self._tester(),
             self._ticker(lambda: authority.renew_server(context, hosts, self.clock())),
             self.channel.intake.turn(),
+            self.cluster.turn(self._stale.set),
+            pulse(self.metrics, self.log),
+            watch(desk),
+            self._doctor(),
         ):
             task = asyncio.create_task(work)
             self._tasks.append(task)
@@ -123,6 +153,12 @@ class Controller:
     def stop(self) -> None:
         """End soon."""
         self._ended.set()
+
+    def _flush(self) -> None:
+        """Write what is in memory only, at the end; agents say it again, where that cannot be."""
+        with suppress(StateError):
+            self.control.flush()
+            self.control.peers.leave()
 
     # --- what goes on ---
 
@@ -147,16 +183,20 @@ class Controller:
         self._stale.clear()
 
     async def _compile(self) -> None:
-        ground, now = self.control.ground(), self.clock()
+        ground, base, now = self.control.ground(), self.control.base_ground(), self.clock()
         self.control.stale = False
         self._untested.set()
         began = time.perf_counter()
         try:
             wanted = await asyncio.to_thread(self._wants.of, ground, now)
+            if base is None:
+                self._base_wants, based = Wants(), None
+            else:
+                based = await asyncio.to_thread(self._base_wants.of, base, now)
         except Exception as error:  # noqa: BLE001 - whatever it is: agents keep what they hold, and people can revert
-            self.log("compiling failed", revision=ground.revision, why=repr(error))
+            self.log("compiling failed", level="error", revision=ground.revision, why=repr(error))
             return
-        if not self.control.adopt(ground, wanted):
+        if not self.control.adopt(ground, wanted, based):
             self.control.stale = True
         self.log(
             "compiled", revision=ground.revision, points=len(wanted), seconds=round(time.perf_counter() - began, 3)
@@ -169,20 +209,55 @@ class Controller:
             await asyncio.sleep(TEST_GATHER_S)
             self._untested.clear()
             ground, now = self.control.ground(), self.clock()
-            if not self.control.tests.due(ground, now):
+            if not self.control.peers.leads or not self.control.tests.due(ground, now):
                 continue
             try:
                 report = await asyncio.to_thread(check, ground, now)
             except Exception as error:  # noqa: BLE001 - whatever it is: policy and agents go on without
-                self.log("tests could not be checked", why=repr(error))
+                self.log("tests could not be checked", level="error", why=repr(error))
                 continue
             # Of a policy that is in force no longer nothing is told: the next is checked in a moment.
             if ground.revision == self.control.revision.number:
-                self.control.tests.adopt(report)
+                with suppress(StateError):
+                    self.control.tests.adopt(report)
+
+    async def _doctor(self) -> None:
+        """See how points with a new revision fare, while it is on its way."""
+        misses: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(HEALTH_EVERY_S)
+            try:
+                await self._look_after(misses)
+            except (FlowStoreError, StateError) as error:
+                # Not known is not well: the wave waits.
+                self.log("rollout cannot be watched", level="warning", why=str(error))
+
+    async def _look_after(self, misses: dict[str, int]) -> None:
+        control, rollouts, began = self.control, self.control.rollouts, self.clock()
+        course, ground, plan = rollouts.course, control.ground(), rollouts.revision.plan
+        if course is None or not control.watches_rollout:
+            misses.clear()
+            return
+        base = control.base_ground() or replace(ground, policy=rollouts.base_policy)
+        checks = ground.policy.rollout.checks
+        answers = await asyncio.gather(*(asyncio.to_thread(try_check, one) for one in checks))
+        for one, trouble in zip(checks, answers, strict=True):
+            misses[one.id] = misses.get(one.id, 0) + 1 if trouble else 0
+        failing = [why for one, why in zip(checks, answers, strict=True) if misses[one.id] >= MOST_MISSES]
+        flows = await asyncio.to_thread(self.flows.flows, Query(since=course.opened, outcome=Outcome.DENIED))
+        denied = await asyncio.to_thread(unexpected, flows, plan, ground, base, began)
+        if rollouts.course is course:
+            failing += broken(control.tests.report, rollouts.revision)
+            # A check that has just begun to fail is neither well nor failed yet.
+            at = 0.0 if any(misses.values()) and not failing else began
+            seen = Health(denied, tuple(failing), at)
+            rollouts.health = together(ClusterStore(control.store.database), control.peers, course, seen)
+            self._heard.set()
 
     async def _ticker(self, renew_server: Callable[[], None]) -> None:
         """See how the rollout goes when something was heard, and every second; tidy up every hour."""
         prune = renew = self.clock()
+        gone = ""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
@@ -190,35 +265,45 @@ class Controller:
                 await asyncio.sleep(GATHER_S)
             self._heard.clear()
             now = self.clock()
-            self.control.flush()
-            self.control.judge_rollout(now)
-            if self.control.stale:
-                self._stale.set()
-            elif self.control.offer_again(now):
-                await self.channel.push()
             if now - renew > SERVER_DAYS * DAY_S / 3:
                 renew = now
                 renew_server()
-            if now - prune > PRUNE_EVERY_S:
-                prune = now
-                before = now - self.options.keep_days * DAY_S
-                self.control.store.prune(before)
-                with suppress(FlowStoreError):
-                    await asyncio.to_thread(self.flows.prune, before)
+            began = time.perf_counter()
+            try:
+                self.control.flush()
+                self.control.peers.watch()
+                if self.control.peers.leads:
+                    self.control.orders.expire(now)
+                opened = self.control.judge_rollout(now)
+                if gone:
+                    gone = ""
+                    self.log("state is written again")
+                    self._stale.set()
+                if self.control.stale:
+                    self._stale.set()
+                elif self.control.offer_again(now) or opened:
+                    await self.channel.push()
+                if now - prune > PRUNE_EVERY_S:
+                    prune = now
+                    before = now - self.options.keep_days * DAY_S
+                    if self.control.peers.leads:
+                        self.control.store.prune(before)
+                        self.control.peers.prune()
+                    with suppress(FlowStoreError):
+                        await asyncio.to_thread(self.flows.prune, before)
+            except StateError as error:
+                # What is in force stays, agents stay connected, and what they say waits in memory.
+                if not gone:
+                    self.log("state cannot be written", level="error", why=str(error))
+                gone = str(error)
+            # Receipts of thousands come within a second: looking at all points after each would leave time for nothing.
+            await asyncio.sleep(IDLE_SHARE * (time.perf_counter() - began))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=TICK_S)
-
-
-async def _close(server: object) -> None:
-    from websockets.asyncio.server import Server
-
-    assert isinstance(server, Server)
-    server.close()
-    await server.wait_closed()
 
 
 def _open_flows(options: ControllerOptions) -> FlowStore:
@@ -234,25 +319,6 @@ def _open_flows(options: ControllerOptions) -> FlowStore:
     return open_flows(options.data / "flows")
 
 
-def _bind(options: ControllerOptions) -> socket.socket:
-    at = options.bound
-    family = socket.AF_INET6 if ip_address(at.host).version == 6 else socket.AF_INET
-    if family == socket.AF_INET6 and at.host == "::" and not socket.has_dualstack_ipv6():
-        family, at = socket.AF_INET, type(at)("0.0.0.0", at.port)  # noqa: S104 - what `[::]` means there
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(at.host != "::"))
-        listener.bind((at.host, at.port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise ControllerError(f"cannot listen on `{options.listen}`: {error.strerror}") from None
-    listener.setblocking(False)
-    return listener
-
-
 def _listeners(options: ControllerOptions, port: int) -> tuple[Listener, ...]:
     """Give where agents reach us, DNS names resolved: those addresses become lifelines. Raises `ControllerError`."""
     found: list[Listener] = []
@@ -266,13 +332,3 @@ def _listeners(options: ControllerOptions, port: int) -> tuple[Listener, ...]:
             if listener not in found:
                 found.append(listener)
     return tuple(found)
-
-
-def log_to(stream: TextIO) -> Log:
-    """Give a log that writes one JSON object a line: `at`, `event`, and what belongs to it."""
-
-    def log(event: str, /, **details: object) -> None:
-        entry: Mapping[str, object] = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
-        print(json.dumps({**entry, **details}, default=str), file=stream, flush=True)
-
-    return log

@@ -29,6 +29,13 @@ class ControllerOptions:
     lifelines, and stand in the server's certificate. `socket` is the Unix socket of the people's API. `flows` is
     `chdb`, or `memory` for tests. `certificate_days` is how long an agent's certificate lasts, `keep_days` how long
     flows and denials are kept.
+
+    `database` is the URL of a PostgreSQL database that holds the state, for several controllers at once, each with a
+    `name` of its own; without it the state is an SQLite file in `data`.
+
+    `people` is where people and programs are served over TLS (nowhere, where it is empty), with the certificate chain
+    and key of `people_cert` and `people_key`, or one of our own CA. `oidc` is the file that names an identity provider.
+    `log_format` is `json` or `text`, `log_level` the least that is logged.
     """
 
     data: Path
@@ -41,12 +48,23 @@ class ControllerOptions:
     certificate_days: int = 30
     keep_days: int = 30
     silent_after_s: float = 15.0
+    database: str = ""
+    people: str = ""
+    people_cert: Path | None = None
+    people_key: Path | None = None
+    oidc: Path | None = None
+    log_format: str = "json"
+    log_level: str = "info"
     advertised: tuple[Endpoint, ...] = field(init=False, default=())
     bound: Endpoint = field(init=False, default=Endpoint("::"))
 
     def __post_init__(self) -> None:
         advertise = (self.advertise,) if isinstance(self.advertise, str) else tuple(self.advertise)
         bound = parse_endpoint(self.listen)
+        if self.people:
+            parse_endpoint(self.people)
+        if (self.people_cert is None) != (self.people_key is None):
+            raise ControllerError("of a certificate for people and its key one is missing; wanted both, or neither")
         named = tuple(parse_url(url) for url in advertise) or (Endpoint("127.0.0.1", bound.port),)
         object.__setattr__(self, "advertise", advertise)
         object.__setattr__(self, "bound", bound)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cellwall.compile import Misfit, Ruleset
+from cellwall.compile import Members, Misfit, Ruleset
 from cellwall.controller.core import Wanted
 from cellwall.policy import Mode
 from cellwall.wire import change_between
@@ -55,22 +55,34 @@ class Plan:
 
 
 def make_plan(before: Mapping[str, Wanted], after: Mapping[str, Wanted]) -> Plan:
-    """Compare what points are to hold."""
-    return Plan(tuple(plan_point(name, before.get(name), after[name]) for name in sorted(after)))
+    """Compare what points are to hold. What many points share is compared once."""
+    moves: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def moved(old: Members, new: Members) -> tuple[int, int]:
+        # Both are kept by those who want them: so no others can have their identities.
+        key = id(old), id(new)
+        if key not in moves:
+            joining, leaving = change_between(old, new)
+            moves[key] = len(joining), len(leaving)
+        return moves[key]
+
+    return Plan(tuple(_plan_point(name, before.get(name), after[name], moved) for name in sorted(after)))
 
 
-def plan_point(name: str, before: Wanted | None, after: Wanted) -> PointPlan:
-    """Compare what one point is to hold."""
+def _plan_point(
+    name: str, before: Wanted | None, after: Wanted, moved: Callable[[Members, Members], tuple[int, int]]
+) -> PointPlan:
     if before is None:
         rules = tuple(sorted(card.id for card in after.ruleset.rules))
         return PointPlan(
             name, Kind.REFILL, None, after.ruleset.mode, rules, joining=len(after.members), misfits=after.misfits
         )
-    joining, leaving = change_between(before.members, after.members)
-    kind = Kind.NONE if before.digest == after.digest else Kind.REFILL
-    if kind is Kind.REFILL and before.content == after.content:
-        kind = Kind.ELEMENTS
-    old, new = _rules(before.ruleset), _rules(after.ruleset)
+    if before.digest == after.digest:
+        return PointPlan(name, Kind.NONE, before.ruleset.mode, after.ruleset.mode, misfits=after.misfits)
+    joining, leaving = moved(before.members, after.members)
+    alike = before.content == after.content
+    kind = Kind.ELEMENTS if alike else Kind.REFILL
+    old, new = ({}, {}) if alike else (_rules(before.ruleset), _rules(after.ruleset))
     return PointPlan(
         name,
         kind,
@@ -79,8 +91,8 @@ def plan_point(name: str, before: Wanted | None, after: Wanted) -> PointPlan:
         added=tuple(sorted(new.keys() - old.keys())),
         removed=tuple(sorted(old.keys() - new.keys())),
         changed=tuple(sorted(rule for rule in new.keys() & old.keys() if old[rule] != new[rule])),
-        joining=len(joining),
-        leaving=len(leaving),
+        joining=joining,
+        leaving=leaving,
         misfits=after.misfits,
     )
 

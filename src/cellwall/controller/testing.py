@@ -87,6 +87,10 @@ class StandingTests:
         self.report: Report | None = None
         self.outcomes = store.test_outcomes()
 
+    def refresh(self) -> None:
+        """Read how they stood last again: another controller has checked them."""
+        self.outcomes = self._store.test_outcomes()
+
     def due(self, ground: Ground, now: float) -> bool:
         """Say whether they may stand differently by now than when they were last checked."""
         last = self.report

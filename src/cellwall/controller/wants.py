@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cellwall.compile import Compiler
-from cellwall.controller.core import Wanted, want
+from cellwall.compile import Compiler, OrderBook
+from cellwall.controller.core import Wanted, ordered, want
 from cellwall.controller.ground import Ground
 
 
 class Wants:
-    """Turns one ground after another into what is wanted; whoever has it asks from one thread at a time."""
+    """Turns one ground after another into what is wanted; whoever has it asks from one thread at a time.
+
+    Orders come last: one that comes or goes compiles nothing anew."""
 
     def __init__(self) -> None:
         self._compiler: Compiler | None = None
         self._wanted: dict[str, Wanted] = {}
+        self._ordered: dict[str, tuple[Wanted, Wanted]] = {}
 
     def of(self, ground: Ground, now: float) -> Mapping[str, Wanted]:
         """Say what every point is to hold on `ground` at `now` (seconds since the epoch, UTC), by name of workload."""
@@ -31,7 +34,21 @@ class Wants:
             agents = (one.name for one in ground.fleet.workloads if one.agent)
             wanted = {name: fresh.get(name) or _numbered(before[name], ground.revision) for name in agents}
         self._compiler, self._wanted = compiler, wanted
-        return wanted
+        return self._with_orders(ground, now)
+
+    def _with_orders(self, ground: Ground, now: float) -> Mapping[str, Wanted]:
+        before, self._ordered = self._ordered, {}
+        if not any(order.in_time(now) for order in ground.orders):
+            return self._wanted
+        book, made = OrderBook(ground.orders, ground.fleet, now), dict[str, tuple[Wanted, Wanted]]()
+        for name, plain in self._wanted.items():
+            cards = book.at(ground.fleet.by_name[name])
+            known = before.get(name)
+            if known is None or known[0] is not plain or known[1].ruleset.orders != cards:
+                known = plain, ordered(plain, cards)
+            made[name] = known
+        self._ordered = made
+        return {name: one for name, (_, one) in made.items()}
 
 
 def _numbered(wanted: Wanted, revision: int) -> Wanted:

@@ -1,13 +1,40 @@
 """Enforcement points: each renders, applies and reads back rulesets in its own words."""
 
-from cellwall.enforce.fake import FakePoint
-from cellwall.enforce.nft import LOG_GROUP, TABLE, NftPoint, Transaction, Watch, generation_id
+from typing import TYPE_CHECKING
+
+from cellwall.enforce.nft import (
+    LOG_GROUP,
+    TABLE,
+    TRACE_TABLE,
+    Dropped,
+    NftPoint,
+    Tracing,
+    Transaction,
+    Watch,
+    generation_id,
+    sweep_trace,
+)
 from cellwall.enforce.point import Drift, Held, Leave, Point, Receipt, Refused, Seen, digest_of
+
+if TYPE_CHECKING:
+    from cellwall.enforce.fake import FakePoint
+
+
+def __getattr__(name: str) -> object:
+    # What stands for a kernel in tests is loaded when it is asked for.
+    if name == "FakePoint":
+        from cellwall.enforce.fake import FakePoint
+
+        return FakePoint
+    raise AttributeError(f"module `cellwall.enforce` has no attribute `{name}`")
+
 
 __all__ = [
     "LOG_GROUP",
     "TABLE",
+    "TRACE_TABLE",
     "Drift",
+    "Dropped",
     "FakePoint",
     "Held",
     "Leave",
@@ -16,8 +43,10 @@ __all__ = [
     "Receipt",
     "Refused",
     "Seen",
+    "Tracing",
     "Transaction",
     "Watch",
     "digest_of",
     "generation_id",
+    "sweep_trace",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from cellwall.compile import Members, Ruleset
+from cellwall.compile import Members, OrderCard, Ruleset
 from cellwall.enforce.nft.fake import FakeKernel, Fate, Packet
 from cellwall.enforce.nft.keys import OUTCOMES
 from cellwall.enforce.nft.render import RULE_MASK, Local, render
@@ -45,6 +46,12 @@ class FakePoint:
         self._applied[1].update(added)
         self._render()
 
+    def apply_orders(self, orders: tuple[OrderCard, ...]) -> None:
+        """Change the orders."""
+        if self._applied is None:
+            raise Refused("orders change before anything was applied")
+        self.apply(replace(self._applied[0], orders=orders), self._applied[1])
+
     def read_back(self) -> Held | None:
         """Say what is held."""
         if self._applied is None:
@@ -69,7 +76,8 @@ class FakePoint:
         """Give packets by rule id; bytes are not known here."""
         if self._kernel is None or self._applied is None:
             return {}
-        found = {card.id: (0, 0) for card in self._applied[0].rules} | {"default": (0, 0)}
+        known = self._applied[0].id_by_number.values()
+        found = dict.fromkeys(known, (0, 0)) | {"default": (0, 0)}
         for comment, times in self._kernel.hits.items():
             words = comment.split()
             found["default" if words[0] == "no" else words[1]] = times, 0

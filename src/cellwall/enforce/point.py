@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Protocol
 
-from cellwall.compile import Members, Ruleset
+from cellwall.compile import Members, OrderCard, Ruleset
 from cellwall.flows import Outcome
 from cellwall.policy import Mode
 from cellwall.traffic import Address, CellwallError
@@ -46,7 +46,8 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Connections of one tuple since the last look. `rule` is the number of the rule that decided, 0 the default.
+    """Connections of one tuple since the last look. `rule` is the number of the rule or order that decided, 0 the
+    default.
 
     `port` is as in `cellwall.traffic.ports`; 0 for protocols without."""
 
@@ -83,6 +84,12 @@ class Point(Protocol):
         """Change who is where, after an `apply`. Raises `Refused`; then it is as it was."""
         ...
 
+    def apply_orders(self, orders: tuple[OrderCard, ...]) -> None:
+        """Put these in place of the orders of an emergency, after an `apply`; nothing else is written anew.
+
+        Raises `Refused`; then it is as it was."""
+        ...
+
     def read_back(self) -> Held | None:
         """Say what the point holds, without memory; None where it holds nothing of ours."""
         ...
@@ -96,7 +103,7 @@ class Point(Protocol):
         ...
 
     def counters(self) -> dict[str, tuple[int, int]]:
-        """Give packets and bytes by rule id, and `default`, since the point's rules were last written."""
+        """Give packets and bytes by id of rule or order, and `default`, since the point's rules were last written."""
         ...
 
     def remove(self, leave: Leave) -> None:
@@ -105,5 +112,6 @@ class Point(Protocol):
 
 
 def digest_of(ruleset: Ruleset) -> str:
-    """Name a ruleset by its content, 16 hexadecimal digits; members travel on their own and are not in it."""
-    return blake2b(repr(ruleset).encode(), digest_size=8).hexdigest()
+    """Name a ruleset by its content, 16 hexadecimal digits; members and orders come and go on their own, and are not
+    in it."""
+    return blake2b(repr(replace(ruleset, orders=())).encode(), digest_size=8).hexdigest()

@@ -33,6 +33,7 @@ from cellwall.observe.host import (
 from cellwall.observe.nflog import Nflog
 from cellwall.observe.packed import unmapped, unpack_address
 from cellwall.observe.processes import Process, Processes
+from cellwall.observe.room import Room, free_memory, kernel_room
 from cellwall.observe.routes import (
     AddressChange,
     AddressWatch,
@@ -73,6 +74,7 @@ __all__ = [
     "Nflog",
     "Process",
     "Processes",
+    "Room",
     "Sample",
     "Socket",
     "State",
@@ -90,10 +92,12 @@ __all__ = [
     "enable_accounting",
     "find_socket",
     "firewall_tables",
+    "free_memory",
     "host_addresses",
     "host_facts",
     "host_identity",
     "interface_names",
+    "kernel_room",
     "listening_services",
     "listening_sockets",
     "nft_version",

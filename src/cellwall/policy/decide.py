@@ -4,6 +4,9 @@ A flow is decided at two ends: by the source's point on egress and by the destin
 the addresses, the protocol and the port, and the local identity of *its own* process only. So an allow that asks for
 an identity at the far end matches whatever the identity, because the far point checks it; a deny or a wall that does
 so leaves the matter to the far point.
+
+Orders of an emergency stand between the lifelines and the policy, and a seal even over most lifelines. They speak of
+addresses and of workloads, never of processes, so both points say the same of them.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ from enum import StrEnum
 from cellwall.flows import Outcome, Side
 from cellwall.inventory import Fleet
 from cellwall.labels import Labels
-from cellwall.policy.lifelines import BUILT_IN, controller_channel
+from cellwall.policy.lifelines import BUILT_IN, ESSENTIAL, controller_channel
 from cellwall.policy.modes import Mode
+from cellwall.policy.orders import Order
 from cellwall.policy.types import NOBODY, Action, Identity, Policy, Rule, Who
 from cellwall.traffic import Address, point, port_name
 
@@ -52,6 +56,7 @@ class Tier(StrEnum):
     """Which step of the meaning decided."""
 
     LIFELINE = "lifeline"
+    ORDER = "order"
     DENY = "deny"
     ALLOW = "allow"
     WALL = "wall"
@@ -60,8 +65,8 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one point says: `outcome` in its mode, `would` under full enforcement, and the ids of the rules that
-    decided. `staged` are the staged rules that match, in force nowhere."""
+    """What one point says: `outcome` in its mode, `would` under full enforcement, and the ids of the rules or orders
+    that decided. `staged` are the staged rules that match, in force nowhere."""
 
     outcome: Outcome
     would: Outcome
@@ -101,16 +106,19 @@ def endpoint(fleet: Fleet, address: Address, identity: Identity = NOBODY) -> End
     return Endpoint(address, workload.name, workload.labels, workload.agent, identity)
 
 
-def decide(policy: Policy, fleet: Fleet, flow: Flow, now: float) -> Decision:
-    """Say what `policy` means for `flow` at `now` (seconds since the epoch), at both of its ends."""
+def decide(policy: Policy, fleet: Fleet, flow: Flow, now: float, orders: Iterable[Order] = ()) -> Decision:
+    """Say what `policy` and `orders` mean for `flow` at `now` (seconds since the epoch), at both of its ends."""
+    given = tuple(orders)
     return Decision(
-        egress=decide_at(Side.EGRESS, policy, fleet, flow, now) if flow.source.agent else None,
-        ingress=decide_at(Side.INGRESS, policy, fleet, flow, now) if flow.destination.agent else None,
+        egress=decide_at(Side.EGRESS, policy, fleet, flow, now, given) if flow.source.agent else None,
+        ingress=decide_at(Side.INGRESS, policy, fleet, flow, now, given) if flow.destination.agent else None,
     )
 
 
-def decide_at(side: Side, policy: Policy, fleet: Fleet, flow: Flow, now: float) -> Verdict:
-    """Say what the point at one side decides: lifeline, then deny, then allow, then the default. Order-free."""
+def decide_at(
+    side: Side, policy: Policy, fleet: Fleet, flow: Flow, now: float, orders: Iterable[Order] = ()
+) -> Verdict:
+    """Say what the point at one side decides: lifeline, order, deny, allow, the default; in each step order-free."""
     own = flow.source if side is Side.EGRESS else flow.destination
     mode = policy.mode_of(own.labels)
     built_in = [rule for rule in (*BUILT_IN, controller_channel(fleet.controllers)) if matches(rule, flow, side)]
@@ -119,9 +127,18 @@ def decide_at(side: Side, policy: Policy, fleet: Fleet, flow: Flow, now: float) 
     staged = tuple(rule.id for rule in hits if rule.staged)
     found = {action: _ids(hits, action) for action in Action}
 
+    essential = _is_loopback(flow) or any(rule.id in ESSENTIAL for rule in built_in)
     lifelines = ("loopback",) if _is_loopback(flow) else _ids(built_in, Action.LIFELINE) or found[Action.LIFELINE]
+    given = [order for order in orders if order.in_time(now) and speaks_of(order, flow)]
+    sealed = _order_ids(order for order in given if order.over_lifelines)
+    if sealed and not essential:
+        return Verdict(Outcome.DENIED, Outcome.DENIED, Tier.ORDER, sealed, mode, staged)
     if lifelines:
         return Verdict(Outcome.ALLOWED, Outcome.ALLOWED, Tier.LIFELINE, lifelines, mode, staged)
+    if opened := _order_ids(order for order in given if not order.shuts):
+        return Verdict(Outcome.ALLOWED, Outcome.ALLOWED, Tier.ORDER, opened, mode, staged)
+    if shut := _order_ids(order for order in given if order.shuts):
+        return Verdict(Outcome.DENIED, Outcome.DENIED, Tier.ORDER, shut, mode, staged)
     if found[Action.DENY]:
         outcome = Outcome.ALLOWED if mode is Mode.OBSERVE else Outcome.DENIED
         return Verdict(outcome, Outcome.DENIED, Tier.DENY, found[Action.DENY], mode, staged)
@@ -148,6 +165,18 @@ def matches(rule: Rule, flow: Flow, side: Side) -> bool:
     )
 
 
+def speaks_of(order: Order, flow: Flow) -> bool:
+    """Say whether `order` speaks of `flow`, at both its points alike; time is not looked at."""
+    source, destination = flow.source, flow.destination
+    if point(flow.protocol, flow.port) not in order.ports or (source.address, destination.address) in order.exempt:
+        return False
+    return any(
+        one.has(source.address, source.workload, source.labels)
+        and other.has(destination.address, destination.workload, destination.labels)
+        for one, other in order.ways
+    )
+
+
 def _is(who: Who, end: Endpoint, action: Action, *, near: bool) -> bool:
     if who.selector is not None and (end.workload is None or not who.selector.matches(end.labels)):
         return False
@@ -160,6 +189,10 @@ def _is(who: Who, end: Endpoint, action: Action, *, near: bool) -> bool:
 
 def _ids(hits: list[Rule], action: Action) -> tuple[str, ...]:
     return tuple(sorted(rule.id for rule in hits if rule.action is action and not rule.staged))
+
+
+def _order_ids(orders: Iterable[Order]) -> tuple[str, ...]:
+    return tuple(sorted(order.id for order in orders))
 
 
 def _is_loopback(flow: Flow) -> bool:

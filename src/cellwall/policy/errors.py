@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellwall.traffic import CellwallError
+from cellwall.traffic import CellwallError, one_line
 
 MOST_MESSAGE = 1000
 
@@ -35,4 +35,4 @@ def _one_line(message: str) -> str:
     # The user's words may hold line breaks, control characters and half a file.
     if len(message) > MOST_MESSAGE:
         message = f"{message[: MOST_MESSAGE // 2]} … {message[-MOST_MESSAGE // 4 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    return one_line(message)

@@ -37,6 +37,10 @@ BUILT_IN: tuple[Rule, ...] = (
 )
 """What every point lets through, whatever the policy. Loopback is one more, decided by the flow's ends."""
 
+CONTROLLER_CHANNEL = "controller-channel"
+ESSENTIAL = frozenset({"icmp-errors", "neighbour-discovery", CONTROLLER_CHANNEL})
+"""The built-in lifelines that hold even for who is sealed: without them nobody could take the seal away again."""
+
 
 def controller_channel(controllers: tuple[Listener, ...]) -> Rule:
     """Give the lifeline from any agent to the controllers, by address and port."""
@@ -47,7 +51,7 @@ def controller_channel(controllers: tuple[Listener, ...]) -> Rule:
     )
     ports = PortSet.of(Span(point(TCP, one.port), point(TCP, one.port)) for one in controllers)
     return Rule(
-        "controller-channel",
+        CONTROLLER_CHANNEL,
         Action.LIFELINE,
         ports,
         ANYONE,

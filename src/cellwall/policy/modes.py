@@ -9,6 +9,9 @@ from enum import StrEnum
 from cellwall.labels import Labels, Operator, Selector, overlaps
 from cellwall.policy.errors import Place
 
+MOST_KNOWN = 10_000
+"""For so many different labels it is remembered which mode they have."""
+
 
 class Mode(StrEnum):
     """How far a workload's point enforces: count only; denies and walls; everything."""
@@ -34,11 +37,13 @@ class ModeIndex:
         self._rest: list[ModeRule] = []
         self._by_key: dict[str, list[ModeRule]] = {}
         self._by_value: dict[tuple[str, str], list[ModeRule]] = {}
+        self._known: dict[Labels, Mode] = {}
         for mode in modes:
             self.add(mode)
 
     def add(self, mode: ModeRule) -> None:
         """Put one more mode in, by the first key that it asks values of."""
+        self._known.clear()
         asked = _asked(mode.where)
         if not asked:
             self._rest.append(mode)
@@ -50,9 +55,16 @@ class ModeIndex:
 
     def mode_of(self, labels: Labels) -> Mode:
         """Give the mode of a workload with `labels`: the most specific wins, `observe` where none matches."""
+        known = self._known.get(labels)
+        if known is not None:
+            return known
         held = (self._by_value.get(pair, ()) for pair in labels.pairs)
         matching = [mode for modes in (self._rest, *held) for mode in modes if mode.where.matches(labels)]
-        return max(matching, key=lambda mode: mode.where.specificity).mode if matching else Mode.OBSERVE
+        found = max(matching, key=lambda mode: mode.where.specificity).mode if matching else Mode.OBSERVE
+        if len(self._known) < MOST_KNOWN:
+            # Workloads of a fleet that have the same labels are many.
+            self._known[labels] = found
+        return found
 
     def near(self, where: Selector) -> Iterator[ModeRule]:
         """Give all modes that can match a workload that `where` matches, and others; some of them twice."""

@@ -15,6 +15,7 @@ from cellwall.policy.document import Node, read_document, suggestion
 from cellwall.policy.errors import Place, PolicyError
 from cellwall.policy.lifelines import BUILT_IN
 from cellwall.policy.modes import Mode, ModeIndex, ModeRule
+from cellwall.policy.rollout import APPROVAL_FIELDS, Approval, Rollout, read_approval, read_rollout
 from cellwall.policy.types import (
     BOTH_SIDES,
     Action,
@@ -40,7 +41,18 @@ from cellwall.traffic import (
     parse_ports,
 )
 
-SECTIONS = ("labels", "services", "networks", "workloads", "rules", "lifelines", "modes", "tests")
+SECTIONS = (
+    "labels",
+    "services",
+    "networks",
+    "workloads",
+    "rules",
+    "lifelines",
+    "modes",
+    "tests",
+    "rollout",
+    "approvals",
+)
 RULE_FIELDS = (
     "id",
     "allow",
@@ -110,6 +122,10 @@ class _Reader:
         lifelines = [self._lifeline(item) for node in sections["lifelines"] for item in node.items()]
         modes = [self._mode(item) for node in sections["modes"] for item in node.items()]
         tests = [self._test(item) for node in sections["tests"] for item in node.items()]
+        approvals = [self._approval(item) for node in sections["approvals"] for item in node.items()]
+        if len(sections["rollout"]) > 1:
+            first, second = sections["rollout"][:2]
+            raise second.fail(f"how to roll out is said twice, first at {first.place}")
         _refuse_ties(modes)
         return Policy(
             labels=tuple(self._labels[key] for key in sorted(self._labels)),
@@ -120,6 +136,8 @@ class _Reader:
             lifelines=tuple(sorted(lifelines, key=lambda rule: rule.id)),
             modes=tuple(sorted(modes, key=lambda mode: (mode.where, mode.mode))),
             tests=tuple(sorted(tests, key=lambda test: test.id)),
+            rollout=read_rollout(sections["rollout"][0]) if sections["rollout"] else Rollout(),
+            approvals=tuple(sorted(approvals, key=lambda one: (one.where, one.reviewers))),
         )
 
     # --- vocabulary, services, networks, declared workloads ---
@@ -338,9 +356,17 @@ class _Reader:
             if name not in fields:
                 raise node.fail(f"`{name}` is missing")
         where = fields["where"]
+        return ModeRule(self._everywhere_or(where), Mode(fields["mode"].choice(tuple(Mode))), where.place)
+
+    def _everywhere_or(self, where: Node) -> Selector:
         everywhere = where.text() == "any" or (where.text() == "" and where.quoted)
-        selector = Selector() if everywhere else self._selector(where)
-        return ModeRule(selector, Mode(fields["mode"].choice(tuple(Mode))), where.place)
+        return Selector() if everywhere else self._selector(where)
+
+    def _approval(self, node: Node) -> Approval:
+        fields = node.fields(APPROVAL_FIELDS)
+        if "where" not in fields:
+            raise node.fail("`where` is missing")
+        return read_approval(node, self._everywhere_or(fields["where"]))
 
     def _test(self, node: Node) -> Test:
         fields = node.fields(TEST_FIELDS)

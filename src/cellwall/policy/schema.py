@@ -25,6 +25,15 @@ from cellwall.policy.parse import (
     WORD,
     WORKLOAD_FIELDS,
 )
+from cellwall.policy.rollout import (
+    APPROVAL_FIELDS,
+    CHECK_FIELDS,
+    LONGEST_SETTLE_S,
+    MOST_REVIEWERS,
+    ROLLOUT_FIELDS,
+    WAVE_FIELDS,
+    OnFailure,
+)
 from cellwall.policy.types import Claim
 
 Schema = dict[str, object]
@@ -108,6 +117,10 @@ def _by_name(pattern: str, one: Schema, about: str) -> Schema:
 
 def _list(one: Schema, about: str) -> Schema:
     return {"type": ["array", "null"], "description": about, "items": one}
+
+
+def _whole(about: str, most: float) -> Schema:
+    return {"type": ["number", "string"], "minimum": 0, "maximum": most, "description": about}
 
 
 # --- sections ---
@@ -271,6 +284,63 @@ _SECTIONS: dict[str, Schema] = {
         {"oneOf": [_test(claim) for claim in Claim]}, "claims about the policy under full enforcement, always checked"
     ),
 }
+_SECTIONS.update(
+    {
+        "rollout": _mapping(
+            ROLLOUT_FIELDS,
+            {
+                "waves": _several(
+                    {
+                        "anyOf": [
+                            _filled("`canary` (one in a hundred), `tenth`, `all`, such as `25%`, or a selector"),
+                            _mapping(WAVE_FIELDS, {"where": _filled("a selector")}, required=WAVE_FIELDS),
+                        ]
+                    },
+                    "the points that get a revision first, and those after them; the last wave is all",
+                ),
+                "settle_s": _whole(
+                    "seconds for which a wave has to be well before the next one begins", LONGEST_SETTLE_S
+                ),
+                "unexpected_denials": _whole(
+                    "over so many distinct flows denied that nobody foresaw, it is not well", 1e6
+                ),
+                "on_failure": {"enum": list(OnFailure), "description": "go back to the last good one, or halt"},
+                "checks": _list(
+                    _mapping(
+                        CHECK_FIELDS,
+                        {
+                            "id": _filled("its name"),
+                            "http": _filled("a URL that the controller asks"),
+                            "status": _whole("the HTTP status that it answers with; 200 where it is not said", 599),
+                            "tcp": _filled("an address and port that the controller connects to"),
+                        },
+                        "an application's own check",
+                        ["id"],
+                        oneOf=[{"required": ["http"]}, {"required": ["tcp"]}],
+                    ),
+                    "what has to work during a rollout",
+                ),
+            },
+            "how revisions come into force; to all points at once where nothing is said",
+            empty=True,
+        ),
+        "approvals": _list(
+            _mapping(
+                APPROVAL_FIELDS,
+                {
+                    "where": {
+                        "type": ["string", "number", "boolean"],
+                        "description": "a selector; `any` or an empty text for all workloads",
+                    },
+                    "reviewers": _whole("so many others have to agree; 1 where it is not said", MOST_REVIEWERS),
+                },
+                "changes at the points of these workloads need the consent of others",
+                ["where"],
+            ),
+            "whose changes need a second person",
+        ),
+    }
+)
 _IDENTITY = _mapping(
     IDENTITY_FIELDS,
     {

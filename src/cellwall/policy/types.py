@@ -11,6 +11,7 @@ from cellwall.flows import Side
 from cellwall.labels import Labels, Selector
 from cellwall.policy.errors import Place
 from cellwall.policy.modes import Mode, ModeIndex, ModeRule
+from cellwall.policy.rollout import Approval, Rollout
 from cellwall.traffic import Address, Network, PortSet
 
 
@@ -190,6 +191,8 @@ class Policy:
     lifelines: tuple[Rule, ...] = ()
     modes: tuple[ModeRule, ...] = ()
     tests: tuple[Test, ...] = ()
+    rollout: Rollout = field(default_factory=Rollout)
+    approvals: tuple[Approval, ...] = ()
 
     @cached_property
     def by_id(self) -> dict[str, Rule]:

@@ -9,7 +9,7 @@ from cellwall.traffic.addresses import (
     parse_address,
     parse_network,
 )
-from cellwall.traffic.errors import CellwallError
+from cellwall.traffic.errors import CellwallError, one_line
 from cellwall.traffic.ports import (
     EVERYTHING,
     ICMP,
@@ -55,6 +55,7 @@ __all__ = [
     "canonical",
     "family_of",
     "icmp_blocks",
+    "one_line",
     "parse_address",
     "parse_network",
     "parse_ports",

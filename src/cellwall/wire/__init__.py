@@ -49,8 +49,20 @@ from cellwall.wire.messages import (
     Trouble,
     Welcome,
 )
-from cellwall.wire.protocol import AGENT_PATH, AUTHORITY_PATH, ENROL_PATH, HISTORY, NEWEST, OLDEST, agree
+from cellwall.wire.orders import decode_orders, encode_orders
+from cellwall.wire.protocol import (
+    AGENT_PATH,
+    AUTHORITY_PATH,
+    ENROL_PATH,
+    HEALTH_PATH,
+    HISTORY,
+    NEWEST,
+    OLDEST,
+    ORDERS,
+    agree,
+)
 from cellwall.wire.rulesets import (
+    Scribe,
     apply_change,
     change_between,
     content_hash,
@@ -62,12 +74,14 @@ from cellwall.wire.rulesets import (
     encode_ruleset,
     sum_members,
 )
+from cellwall.wire.secrets import redact, redacted
 from cellwall.wire.signing import Forged, sign, signed_part, verify
 
 __all__ = [
     "AGENT_PATH",
     "AUTHORITY_PATH",
     "ENROL_PATH",
+    "HEALTH_PATH",
     "HISTORY",
     "MOST_ENROLMENT",
     "MOST_FROM_AGENT",
@@ -75,6 +89,7 @@ __all__ = [
     "MOST_ROWS",
     "NEWEST",
     "OLDEST",
+    "ORDERS",
     "Answer",
     "Ask",
     "Bundle",
@@ -104,6 +119,7 @@ __all__ = [
     "Rejected",
     "Renew",
     "Renewed",
+    "Scribe",
     "ShowCounters",
     "ShowTable",
     "TableText",
@@ -121,15 +137,19 @@ __all__ = [
     "decode_from_agent",
     "decode_from_controller",
     "decode_members",
+    "decode_orders",
     "decode_ruleset",
     "digest",
     "digest_of",
     "encode",
     "encode_members",
+    "encode_orders",
     "encode_ruleset",
     "fingerprint",
     "pack_flows",
     "parse_token",
+    "redact",
+    "redacted",
     "sign",
     "signed_part",
     "spiffe_id",

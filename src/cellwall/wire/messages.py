@@ -166,7 +166,10 @@ class Facts(Message, frozen=True):
 
     `addresses` are those of the host that peers may use: no loopback, no link-local. `foreign` names the nft tables
     that are not ours, as `family name`. `capabilities` are those of `Hello`, where they change later. `blind` says
-    in words what the agent cannot see or do on this host.
+    in words what the agent cannot see or do on this host, `troubles` what somebody should look at: a table of
+    connections that fills, or a firewall of others that drops what we let pass. `tracked` connections of at most
+    `most_tracked`, `memory` bytes that can be had and `table_memory` bytes that our table takes are about so many: they
+    are told in steps, 0 where they are not known.
     """
 
     addresses: Annotated[tuple[Packed, ...], Meta(max_length=4096)] = ()
@@ -178,6 +181,11 @@ class Facts(Message, frozen=True):
     foreign: Annotated[tuple[Text, ...], Meta(max_length=1024)] = ()
     containers: Annotated[tuple[Container, ...], Meta(max_length=4096)] = ()
     blind: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+    troubles: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+    tracked: U63 = 0
+    most_tracked: U63 = 0
+    memory: U63 = 0
+    table_memory: U63 = 0
 
 
 class Owner(Part, frozen=True):
@@ -264,7 +272,8 @@ class Receipt(Message, frozen=True):
 
 
 class HeldVerdict(Part, frozen=True, tag="holds"):
-    """What the state that a point holds says of a tuple, at one side of it."""
+    """What the state that a point holds says of a tuple, at one side of it. `foreign` names where another firewall of
+    the host was seen to drop such packets, in the last hour, that the point lets pass."""
 
     side: Side
     outcome: Outcome
@@ -273,6 +282,7 @@ class HeldVerdict(Part, frozen=True, tag="holds"):
     rules: tuple[Text, ...] = ()
     mode: Mode = Mode.OBSERVE
     revision: U63 = 0
+    foreign: Text = ""
 
 
 class TableText(Part, frozen=True, tag="table"):
@@ -308,7 +318,8 @@ class Welcome(Message, frozen=True):
     """The answer to `Hello`: the protocol that both speak, and how the agent shall behave.
 
     `interval_s` is how often flows are collected and sent, `now` the controller's clock, `renew_before_s` how long
-    before its certificate expires the agent asks for a new one, `most_rows` the most rows of one `Flows`.
+    before its certificate expires the agent asks for a new one, `most_rows` the most rows of one `Flows`. `controllers`
+    are the addresses (`https://host:port`) of all controllers: any of them will do when this one cannot be reached.
     """
 
     protocol: U16
@@ -317,6 +328,7 @@ class Welcome(Message, frozen=True):
     most_rows: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000
     renew_before_s: Annotated[float, Meta(ge=0)] = 864_000.0
     now: Moment = 0.0
+    controllers: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
 
 
 class Bundle(Message, frozen=True):
@@ -339,11 +351,13 @@ class Bundle(Message, frozen=True):
 
 
 class MemberChange(Message, frozen=True):
-    """Addresses that join, leave or change their class, from `base` to `generation`; the ruleset stays.
+    """Addresses that join, leave or change their class, and orders that come and go, from `base` to `generation`; the
+    ruleset stays.
 
     `added` is as `cellwall.wire.rulesets` writes members and also holds those that change class; `removed` are packed
     addresses. `digest` is that of the whole state after it, so that an agent notices that it has gone astray (it then
-    answers `failed`, and gets the whole bundle). Signed as a `Bundle` is.
+    answers `failed`, and gets the whole bundle). `orders` are all that the point is to have, as `cellwall.wire.orders`
+    writes them; None leaves those that it has. Signed as a `Bundle` is.
     """
 
     workload: Name
@@ -354,6 +368,7 @@ class MemberChange(Message, frozen=True):
     removed: tuple[Packed, ...] = ()
     digest: Text = ""
     issued_at: Moment = 0.0
+    orders: bytes | None = None
     signature: Annotated[bytes, Meta(max_length=64)] = b""
 
 

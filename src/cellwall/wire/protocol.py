@@ -11,14 +11,21 @@ from cellwall.wire.errors import WireError
 
 HISTORY: dict[int, str] = {
     1: "hello, facts, columnar flows, denials, receipts, live questions; signed bundles, changes of members, renewal",
+    2: "orders of an emergency: in a bundle, and in a change of members, where they travel alone",
 }
 """What each number brought."""
+
+ORDERS = 2
+"""From this number on an agent understands orders; one that does not is never sent any."""
 
 AUTHORITY_PATH = "/v1/ca"
 """Where a plain HTTPS GET gives the controller's CA as PEM: check it against the token's fingerprint before use."""
 
 ENROL_PATH = "/v1/enroll"
 """Where a new agent, without a client certificate, makes one HTTPS POST: `Enrol` there, an `EnrolmentReply` back."""
+
+HEALTH_PATH = "/v1/health"
+"""Where a plain HTTPS GET, by a load balancer for one, gives 200 while the controller is ready, else 503."""
 
 AGENT_PATH = "/v1/agent"
 """The WebSocket (client certificate of our CA) of an enrolled agent, which speaks first: `Hello`."""

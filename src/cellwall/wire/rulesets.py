@@ -10,16 +10,16 @@ of the change. It guards against accident; against malice there is the signature
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
 from struct import iter_unpack, pack
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
-from msgspec.msgpack import Decoder
+from msgspec import Meta, Raw, Struct
+from msgspec.msgpack import Decoder, Encoder
 
 from cellwall.compile import (
     Canary,
@@ -40,10 +40,12 @@ from cellwall.traffic import LAST_POINT, Address
 from cellwall.wire.codec import MOST_FROM_CONTROLLER, decode
 from cellwall.wire.errors import WireError
 from cellwall.wire.messages import U16, U32, Packed
+from cellwall.wire.orders import decode_orders, encode_orders
 
 Point = Annotated[int, Meta(ge=0, le=LAST_POINT)]
 RuleNumber = Annotated[int, Meta(ge=1, lt=1 << 28)]
 MOST_SUM = 1 << 256
+T = TypeVar("T")
 
 
 class _Row(Struct, frozen=True, array_like=True, gc=False):
@@ -111,6 +113,12 @@ class _Ruleset(_Row, frozen=True):
     canaries: tuple[_Canary, ...]
 
 
+class _Ordered(_Ruleset, frozen=True):
+    """A ruleset with the orders of an emergency, of which protocol 1 knows nothing."""
+
+    orders: bytes = b""
+
+
 class _Members(_Row, frozen=True):
     four: bytes
     four_classes: bytes
@@ -118,13 +126,61 @@ class _Members(_Row, frozen=True):
     six_classes: bytes
 
 
-_ruleset: Decoder[_Ruleset] = Decoder(_Ruleset)
+_ruleset: Decoder[_Ordered] = Decoder(_Ordered)
 _members: Decoder[_Members] = Decoder(_Members)
+_encode = Encoder().encode
+
+
+class Scribe:
+    """Writes rulesets; a part that several of them share, the same object, is written once.
+
+    It keeps what it wrote, and the parts, for as long as it is there."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[object, int], tuple[object, Raw]] = {}
+
+    def ruleset(self, ruleset: Ruleset) -> bytes:
+        """Write a ruleset; equal rulesets give equal bytes."""
+        row = self._row(ruleset, ruleset.revision, _rules)
+        return _encode([*row, encode_orders(ruleset.orders)] if ruleset.orders else row)
+
+    def content_hash(self, ruleset: Ruleset) -> bytes:
+        """Do as `content_hash` does."""
+        return sha256(_encode(self._row(ruleset, 0, _rules_without_places))).digest()
+
+    def _row(self, ruleset: Ruleset, revision: int, rules: Callable[[tuple[RuleCard, ...]], object]) -> list[object]:
+        # In the order of the fields of `_Ruleset`.
+        return [
+            ruleset.workload,
+            revision,
+            ruleset.mode,
+            self._part(rules, ruleset.rules),
+            self._part(_classes, ruleset.classes),
+            [
+                [
+                    _packed(face.addresses),
+                    (face.identity.user, face.identity.unit, face.identity.exe),
+                    self._part(_entry_rows, face.ingress),
+                    self._part(_entry_rows, face.egress),
+                ]
+                for face in ruleset.faces
+            ],
+            self._part(_networks, ruleset.networks),
+            self._part(_lifelines, ruleset.lifelines),
+            self._part(_canaries, ruleset.canaries),
+        ]
+
+    def _part(self, write: Callable[[T], object], part: T) -> Raw:
+        # The part is kept beside what was written of it: so no other can have its identity.
+        key = write, id(part)
+        if key not in self._parts:
+            self._parts[key] = part, Raw(_encode(write(part)))
+        return self._parts[key][1]
 
 
 def encode_ruleset(ruleset: Ruleset) -> bytes:
     """Write a ruleset; equal rulesets give equal bytes."""
-    return msgspec.msgpack.encode(_row(ruleset, content_only=False))
+    return Scribe().ruleset(ruleset)
 
 
 def decode_ruleset(data: bytes) -> Ruleset:
@@ -143,6 +199,7 @@ def decode_ruleset(data: bytes) -> Ruleset:
         tuple(_network(n) for n in row.networks),
         tuple(LifelineCard(c.id, c.spans, c.sides, _addresses(c.to)) for c in row.lifelines),
         tuple(Canary(c.id, _addresses(c.addresses), c.port) for c in row.canaries),
+        decode_orders(row.orders),
     )
 
 
@@ -200,18 +257,18 @@ _remembered = lru_cache(maxsize=1 << 18)(_sum_member)
 
 
 def content_hash(ruleset: Ruleset) -> bytes:
-    """Give the SHA-256 of what a ruleset says, apart from its revision and the places of its rules."""
-    return sha256(msgspec.msgpack.encode(_row(ruleset, content_only=True))).digest()
+    """Give the SHA-256 of what a ruleset says, apart from its revision, the places of its rules, and orders."""
+    return Scribe().content_hash(ruleset)
 
 
 def digest(ruleset: Ruleset, members: Members) -> str:
     """Give the digest, 64 hexadecimal digits, of all that a point is to hold."""
-    return digest_of(content_hash(ruleset), sum_members(members))
+    return digest_of(content_hash(ruleset), sum_members(members), encode_orders(ruleset.orders))
 
 
-def digest_of(content: bytes, members_sum: int) -> str:
-    """Give the digest from `content_hash` and `sum_members`."""
-    return sha256(content + members_sum.to_bytes(32, "big")).hexdigest()
+def digest_of(content: bytes, members_sum: int, orders: bytes = b"") -> str:
+    """Give the digest from `content_hash`, `sum_members` and `encode_orders`."""
+    return sha256(content + members_sum.to_bytes(32, "big") + orders).hexdigest()
 
 
 def apply_change(members: Members, added: Mapping[bytes, int], removed: tuple[bytes, ...]) -> dict[bytes, int]:
@@ -235,32 +292,35 @@ def change_between(before: Members, after: Members) -> tuple[dict[bytes, int], t
     return added, tuple(sorted(key for key in before if key not in after))
 
 
-def _row(ruleset: Ruleset, *, content_only: bool) -> _Ruleset:
-    return _Ruleset(
-        ruleset.workload,
-        0 if content_only else ruleset.revision,
-        ruleset.mode,
-        tuple(
-            _Rule(r.number, r.id, r.action, r.log, r.expires, "" if content_only else r.place, r.services)
-            for r in ruleset.rules
-        ),
-        tuple(_Class(c.number, c.title) for c in ruleset.classes),
-        tuple(
-            _Face(
-                _packed(f.addresses),
-                (f.identity.user, f.identity.unit, f.identity.exe),
-                tuple(_Entry(e.peer, e.first, e.last, e.action, e.rules) for e in f.ingress),
-                tuple(_Entry(e.peer, e.first, e.last, e.action, e.rules) for e in f.egress),
-            )
-            for f in ruleset.faces
-        ),
-        tuple(
-            _Network(n.first.to_bytes(_WIDTH[n.version], "big"), n.last.to_bytes(_WIDTH[n.version], "big"), n.peer)
-            for n in ruleset.networks
-        ),
-        tuple(_Lifeline(c.id, c.spans, c.sides, _packed(c.to)) for c in ruleset.lifelines),
-        tuple(_Canary(c.id, _packed(c.addresses), c.port) for c in ruleset.canaries),
-    )
+def _rules(rules: tuple[RuleCard, ...]) -> list[_Rule]:
+    return [_Rule(r.number, r.id, r.action, r.log, r.expires, r.place, r.services) for r in rules]
+
+
+def _rules_without_places(rules: tuple[RuleCard, ...]) -> list[_Rule]:
+    return [_Rule(r.number, r.id, r.action, r.log, r.expires, "", r.services) for r in rules]
+
+
+def _classes(classes: tuple[ClassCard, ...]) -> list[_Class]:
+    return [_Class(c.number, c.title) for c in classes]
+
+
+def _entry_rows(entries: tuple[Entry, ...]) -> list[_Entry]:
+    return [_Entry(e.peer, e.first, e.last, e.action, e.rules) for e in entries]
+
+
+def _networks(networks: tuple[NetworkSpan, ...]) -> list[_Network]:
+    return [
+        _Network(n.first.to_bytes(_WIDTH[n.version], "big"), n.last.to_bytes(_WIDTH[n.version], "big"), n.peer)
+        for n in networks
+    ]
+
+
+def _lifelines(lifelines: tuple[LifelineCard, ...]) -> list[_Lifeline]:
+    return [_Lifeline(c.id, c.spans, c.sides, _packed(c.to)) for c in lifelines]
+
+
+def _canaries(canaries: tuple[Canary, ...]) -> list[_Canary]:
+    return [_Canary(c.id, _packed(c.addresses), c.port) for c in canaries]
 
 
 _WIDTH = {4: 4, 6: 16}

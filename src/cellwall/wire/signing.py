@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec.structs import replace
 
+from cellwall.wire.ed25519 import signed_by
 from cellwall.wire.errors import WireError
 from cellwall.wire.messages import Bundle, MemberChange
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Signed = TypeVar("Signed", bound=Bundle | MemberChange)
 
@@ -23,8 +25,12 @@ def signed_part(message: Bundle | MemberChange) -> bytes:
     """Give the exact bytes that are signed: what kind of message it is, and all of its fields but the signature.
 
     A field more changes them, so it needs a new protocol number and a new kind here."""
-    kind = "cellwall bundle 1" if isinstance(message, Bundle) else "cellwall member change 1"
-    fields = [getattr(message, name) for name in message.__struct_fields__ if name != "signature"]
+    kind, unsigned = "cellwall bundle 1", {"signature"}
+    if isinstance(message, MemberChange):
+        kind = "cellwall member change 1" if message.orders is None else "cellwall member change 2"
+        # Without orders it is what protocol 1 knows, and signs.
+        unsigned |= {"orders"} if message.orders is None else set()
+    fields = [getattr(message, name) for name in message.__struct_fields__ if name not in unsigned]
     return msgspec.msgpack.encode([kind, *fields])
 
 
@@ -39,10 +45,8 @@ def verify(message: Signed, key: bytes, workload: str) -> Signed:
 
     That its generation is higher than any before is for the caller to check.
     """
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(message.signature, signed_part(message))
-    except (InvalidSignature, ValueError):
-        raise Forged(f"generation {message.generation} is not signed by our controller") from None
+    if not signed_by(key, message.signature, signed_part(message)):
+        raise Forged(f"generation {message.generation} is not signed by our controller")
     if message.workload != workload:
         raise Forged(f"generation {message.generation} is for `{message.workload}`, not for `{workload}`")
     return message

@@ -35,6 +35,8 @@ from cellwall.agent.events import (
     SaveJournal,
     SendFacts,
     Started,
+    Stopping,
+    Suspended,
     Tick,
     TryCanaries,
     Verified,
@@ -455,3 +457,24 @@ def test_a_reconnect_is_asked_for_once_per_trial() -> None:
     driver = driven(Desired(bundle(1)), Desired(bundle(2, confirm_s=30)))
     driver.tell(ForeignChange("nft"))
     assert sum(isinstance(one, Reconnect) for one in driver.done) == 1
+
+
+def test_a_stop_takes_back_what_is_on_trial_and_leaves_what_is_good() -> None:
+    driver = driven(Desired(bundle(1)), Desired(bundle(2, confirm_s=60.0)))
+    assert driver.kernel and driver.kernel.generation == 2
+    given = driver.tell(Stopping())
+    assert kinds(given)[:2] == ["Restore", "SaveJournal"] and driver.kernel.generation == 1
+    assert driver.saved and driver.saved.trial is None and driver.state is PointState.REVERTED
+    assert "stopped" in driver.agent.receipt.reason
+    assert driver.tell(Stopping()) == [], "the good one stays"
+
+
+def test_a_suspension_writes_the_same_bundle_and_is_reported_with_its_reason() -> None:
+    driver = driven(Desired(bundle(1)))
+    given = driver.tell(Suspended("suspended until tomorrow: because"))
+    assert kinds(given) == ["Apply", "Report"] and driver.state is PointState.RELAXED
+    assert driver.agent.receipt.reason == "suspended until tomorrow: because"
+    # What comes meanwhile is taken, and stands as relaxed too.
+    driver.tell(Desired(bundle(2)))
+    assert driver.state is PointState.RELAXED and driver.agent.receipt.holding.generation == 2
+    assert kinds(driver.tell(Suspended(""))) == ["Apply", "Report"] and driver.state is PointState.ENFORCED

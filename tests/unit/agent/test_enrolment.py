@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cellwall.agent.enrolment import AgentError, Enrolment, NotEnrolled, check_controller, load_enrolment
+from cellwall.agent.enrolment import AgentError, Enrolment, NotEnrolled, channel_of, check_controller, load_enrolment
 from cellwall.agent.folder import locked
 from cellwall.controller.ca import open_authority
 from cellwall.traffic import CellwallError
@@ -30,7 +30,7 @@ def test_what_was_saved_is_loaded_and_is_ours_alone(tmp_path: Path) -> None:
     assert load_enrolment(tmp_path / "state") == made
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "state").iterdir()} == {0o600}
-    assert made.channel == "wss://10.0.0.5:7443/v1/agent"
+    assert channel_of(made.controller) == "wss://10.0.0.5:7443/v1/agent"
     made.context()
 
 
@@ -93,3 +93,16 @@ def test_two_agents_cannot_hold_one_folder(tmp_path: Path) -> None:
         pass
     with pytest.raises(AgentError, match="no such file"), locked(tmp_path / "missing"):
         pass
+
+
+def test_the_controllers_that_one_names_are_remembered_after_the_one_of_the_enrolment(tmp_path: Path) -> None:
+    made = enrolled(tmp_path)
+    assert made.controllers == ("https://10.0.0.5:7443",)
+    made.remember(("https://10.0.0.6:7443", "https://10.0.0.5:7443/"))
+    assert made.controllers == ("https://10.0.0.5:7443", "https://10.0.0.6:7443")
+    made.remember(())
+    assert len(made.controllers) == 2
+    with pytest.raises(AgentError):
+        made.remember(("http://10.0.0.7",))
+    (tmp_path / "state" / "controllers.json").write_text('["ftp://nonsense"]')
+    assert made.controllers == ("https://10.0.0.5:7443",)

@@ -1,7 +1,10 @@
+from ipaddress import ip_address
+
 from tests.unit.analysis.world import FLEET, NOW, POLICY, policy, record
 
 from cellwall.analysis import Assume, impact
 from cellwall.inventory import Fleet, Workload
+from cellwall.labels import Labels
 from cellwall.policy import NOBODY, Identity
 
 
@@ -57,3 +60,12 @@ def test_other_labels_change_what_passes_too() -> None:
     assert [(one.source, one.destination) for one in told.seen.cut] == [("web-2", "db-1")]
     opened = {(one.sources, one.destinations) for one in told.changes if one.opened}
     assert (("web-1",), ("web-2",)) in opened
+
+
+def test_a_change_among_many_names_each_of_them_once() -> None:
+    addresses = [ip_address(f"10.0.{at >> 8}.{at & 255}") for at in range(900)]
+    crowd = Fleet(tuple(Workload(f"w-{one}", Labels({"role": "web"}), (one,)) for one in addresses), ())
+    enforced = "modes: [{where: '', mode: enforce}]"
+    among = policy(enforced, "rules: [{id: gossip, allow: tcp/7946, from: role=web, to: role=web}]")
+    (change,) = impact(policy(enforced), among, crowd, (), NOW).changes
+    assert (len(change.sources), len(change.destinations), str(change.opened)) == (900, 900, "tcp/7946")

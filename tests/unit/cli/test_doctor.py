@@ -12,7 +12,16 @@ BASE = {"family": "ip", "table": "filter", "name": "INPUT", "hook": "input", "po
 
 def test_every_check_says_something_and_trouble_says_what_to_do(tmp_path: Path) -> None:
     checks = host_checks(tmp_path / "not" / "there" / "yet")
-    assert [one.name for one in checks] == ["rights", "kernel", "conntrack", "cgroups", "containers", "clock", "disk"]
+    assert [one.name for one in checks] == [
+        "rights",
+        "kernel",
+        "conntrack",
+        "cgroups",
+        "containers",
+        "clock",
+        "disk",
+        "memory",
+    ]
     assert all(one.says and (one.advice or one.state is State.OK) for one in checks)
 
 

@@ -44,7 +44,9 @@ def rollout(state: str, *points: str) -> dict[str, Any]:
         {"workload": f"web-{n}", "state": one, "revision_held": 1, "connected": True, "reason": "", "misfits": []}
         for n, one in enumerate(points)
     ]
-    return {"revision": 1, "state": state, "reason": "", "items": items}
+    wave = {"wave": "all", "open": True, "points": len(points), "have_it": 0}
+    told = {"waves": [wave], "unexpected_denials": [], "failing_checks": []}
+    return {"revision": 1, "state": state, "reason": "", "items": items, **told}
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ async def turning(store: MemoryFlows) -> AsyncGenerator[tuple[Intake, list[str]]
     said: list[str] = []
 
     def log(event: str, /, **_: object) -> None:
-        said.append(event)
+        if event != "flows stored":
+            said.append(event)
 
     intake = Intake(store, log)
     turn = asyncio.create_task(intake.turn())

@@ -11,7 +11,7 @@ from cellwall.controller.ground import Ground, compile_ground
 from cellwall.controller.wants import Wants
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import Labels
-from cellwall.policy import parse_policy
+from cellwall.policy import Order, OrderKind, Party, parse_policy
 
 NOW = 1_800_000_000.0
 TEXT = """
@@ -35,6 +35,28 @@ def test_every_step_is_what_compiling_from_nothing_gives() -> None:
     less = replace(GROUND, fleet=Fleet(FLEET.workloads[:2]), revision=2)
     for ground, now in ((GROUND, NOW), (more, NOW), (less, NOW), (less, 2_300_000_000.0), (GROUND, NOW)):
         assert wants.of(ground, now) == compile_ground(ground, now)
+
+
+def test_an_order_compiles_nothing_anew_and_is_what_compiling_from_nothing_gives() -> None:
+    wants = Wants()
+    plain = wants.of(GROUND, NOW)
+    orders = (
+        Order("c", OrderKind.CONTAIN, expires=NOW + 9),
+        Order("o", OrderKind.OPEN, Party(("w1",)), Party(("w2",)), expires=NOW + 5),
+    )
+    given = replace(GROUND, orders=orders)
+    after = wants.of(given, NOW)
+    assert after == compile_ground(given, NOW)
+    assert [len(after[name].ruleset.orders) for name in ("w1", "w2", "w3")] == [2, 2, 1]
+    assert all(after[name].content == plain[name].content for name in plain)
+    assert all(after[name].members is plain[name].members for name in plain)
+    # Who has no part in what ends keeps the very same.
+    later = wants.of(given, NOW + 6)
+    assert later["w3"] is after["w3"] and later["w1"] != after["w1"]
+    assert later == compile_ground(given, NOW + 6)
+    assert wants.of(given, NOW + 9) == plain
+    moved = replace(given, fleet=Fleet((*FLEET.workloads, workload(4, role="db"))))
+    assert wants.of(moved, NOW) == compile_ground(moved, NOW)
 
 
 def test_who_is_not_touched_keeps_what_it_had_under_the_new_number() -> None:

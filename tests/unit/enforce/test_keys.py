@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from cellwall.compile import Ruleset
 from cellwall.enforce import Seen
 from cellwall.enforce.nft.keys import SEEN_SETS, decode_seen, encode
+from cellwall.enforce.nft.orders import ALLOWED, DENIED, WOULD_DENY
 from cellwall.enforce.nft.program import Key, Kind, MapShape
-from cellwall.enforce.nft.render import ALLOWED, DENIED, WOULD_DENY, render
+from cellwall.enforce.nft.render import render
 from cellwall.flows import Outcome
 from cellwall.policy import Mode
 

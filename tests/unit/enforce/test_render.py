@@ -10,6 +10,7 @@ from tests.unit.compile.worlds import CONTROLLER, DB, DEV, ELSEWHERE, FLEET, OFF
 
 from cellwall.compile import Face, LifelineCard, Ruleset
 from cellwall.enforce.nft.fake import FakeKernel, Fate, Packet
+from cellwall.enforce.nft.orders import ALLOWED, DENIED, WOULD_DENY
 from cellwall.enforce.nft.program import (
     Count,
     Drop,
@@ -23,7 +24,7 @@ from cellwall.enforce.nft.program import (
     SetMark,
     Stray,
 )
-from cellwall.enforce.nft.render import ALLOWED, DENIED, MISS, RULE_MASK, WOULD_DENY, Local, Unit, render
+from cellwall.enforce.nft.render import MISS, RULE_MASK, Local, Unit, render
 from cellwall.flows import Side
 from cellwall.inventory import Fleet
 from cellwall.policy import Mode

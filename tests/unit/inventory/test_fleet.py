@@ -8,6 +8,7 @@ import pytest
 
 from cellwall.inventory import Fleet, InventoryError, Workload, check_name
 from cellwall.labels import Labels
+from cellwall.traffic import one_line
 
 ONE, TWO = ip_address("10.0.0.1"), ip_address("fd00::2")
 
@@ -21,7 +22,8 @@ def test_a_plain_name_can_name_a_workload(name: str) -> None:
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(InventoryError) as caught:
         check_name(name)
-    assert str(caught.value) == f"`{name}` cannot name a workload: letters, digits, `-`, `_`, `.`, at most 253"
+    told = "cannot name a workload: letters, digits, `-`, `_`, `.`, at most 253"
+    assert str(caught.value) == f"`{one_line(name)}` {told}"
 
 
 def test_a_workload_holds_each_address_once_in_order() -> None:

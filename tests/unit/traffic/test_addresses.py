@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 
-from cellwall.traffic import AddressError, canonical, family_of, parse_address, parse_network
+from cellwall.traffic import AddressError, canonical, family_of, one_line, parse_address, parse_network
 
 
 def test_an_address_is_read_in_either_family() -> None:
@@ -24,7 +24,7 @@ def test_a_mapped_address_becomes_ipv4() -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(AddressError) as caught:
         parse_address(text)
-    assert str(caught.value) == f"`{text}` is not an IPv4 or IPv6 address"
+    assert str(caught.value) == f"`{one_line(text)}` is not an IPv4 or IPv6 address"
 
 
 def test_an_address_with_a_scope_is_refused() -> None:

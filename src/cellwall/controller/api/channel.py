@@ -1,39 +1,32 @@
-"""The TLS port: the CA for all, enrolment for who has a token, and the channel for who has a certificate.
+"""The agents' side of a controller: what they say is taken, and what they are to hold is sent.
 
-accept ─ TLS (client certificate asked for) ─┬─ POST /v1/enroll ── one answer, and the end
-                                             ├─ GET /v1/ca ─────── one answer, and the end
-                                             └─ GET /v1/agent ──── WebSocket: Hello, then both speak
+Lines ── a message ──▶ Channel ─┬─ receipt, hello, answer ── at once, in memory ──▶ Control
+                                ├─ facts, denials ── gathered: many are one write ─▶ Control
+                                ├─ flows ── Intake: many batches are one write
+                                └─ who is due ── gathered: one write, then signed and sent to all of them ──▶ Lines
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
-from asyncio import Future, Queue, Task
-from collections.abc import Callable
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-
 from cellwall.controller.api.intake import Intake
+from cellwall.controller.api.lines import Line, Lines
 from cellwall.controller.control import Control
 from cellwall.controller.errors import ControllerError, Denied, NotFound, NotReady
 from cellwall.controller.store.flows import FlowStore
+from cellwall.controller.store.state import StateError
 from cellwall.inventory import InventoryError
 from cellwall.traffic import CellwallError
 from cellwall.wire import (
-    AGENT_PATH,
-    AUTHORITY_PATH,
-    ENROL_PATH,
-    MOST_ENROLMENT,
-    MOST_FROM_AGENT,
     Answer,
     Ask,
     Counters,
@@ -60,26 +53,23 @@ from cellwall.wire import (
     workload_of,
 )
 
-PING_EVERY_S, HELLO_S, ASK_S = 20.0, 15.0, 5.0
-PUSH_AT_ONCE = 250
+ASK_S, AGAIN_S = 5.0, 1.0
+GATHER_S = 0.005
+"""What is to be written comes together for so long."""
+PUSH_AT_ONCE, FACTS_AT_ONCE = 250, 250
+"""So many agents' messages are one write, after which whoever waits for the loop is let in."""
+MOST_UNREAD = 64 * 1024 * 1024
+"""While so many bytes wait for agents to read them, nobody is sent policy: copies of it fill no memory."""
+MOST_DENIALS = 10_000
+"""So many messages with samples of denied packets are kept for a database that is gone."""
 WAITING_BATCHES = 4
 """So many batches of flows of one agent wait for the store; then we stop reading from it."""
 
-# Port scans and clients that go away are not news: what matters is logged by us.
-_QUIET = logging.getLogger("cellwall.controller.websockets")
-_QUIET.addHandler(logging.NullHandler())
-_QUIET.propagate = False
+Elsewhere = Callable[[str, Holds | ShowTable | ShowCounters], Awaitable[HeldVerdict | TableText | Counters]]
 
 
-@dataclass
-class Line:
-    """One connected agent."""
-
-    name: str
-    socket: ServerConnection
-    flows: Queue[Flows] = field(default_factory=lambda: Queue[Flows](WAITING_BATCHES))
-    asked: dict[int, Future[Answer]] = field(default_factory=dict[int, "Future[Answer]"])
-    sending: Task[None] | None = None
+async def _nowhere(name: str, _: Holds | ShowTable | ShowCounters) -> HeldVerdict | TableText | Counters:
+    raise NotReady(f"the agent of `{name}` is not connected")
 
 
 class Channel:
@@ -101,60 +91,72 @@ class Channel:
         self._clock = clock
         self._changed = changed
         self._heard = heard
+        self.well = True
+        self.ask_elsewhere: Elsewhere = _nowhere
+        """Asks an agent that is not connected here."""
         self._lines: dict[str, Line] = {}
+        self._asked: dict[tuple[str, int], Future[Answer]] = {}
         self._number = 0
+        self._facts: dict[Line, Facts] = {}
+        self._denials: list[tuple[str, Denials]] = []
+        self._due: dict[str, None] = {}
+        self._work = asyncio.Event()
+        self._port: Lines | None = None
+        self._clerk: asyncio.Task[None] | None = None
 
-    async def listen(self, context: ssl.SSLContext, listener: socket.socket) -> Server:
+    async def listen(self, context: ssl.SSLContext, listener: socket.socket) -> None:
         """Begin to listen on a bound socket."""
-        return await serve(
-            self._talk,
-            sock=listener,
-            ssl=context,
-            process_request=self._first_words,
-            create_connection=self._door(),
-            ping_interval=PING_EVERY_S,
-            ping_timeout=PING_EVERY_S,
-            # A compressor for each of thousands of agents costs more than the bytes that it saves.
-            compression=None,
-            max_size=MOST_FROM_AGENT,
-            max_queue=8,
-            open_timeout=HELLO_S,
-            close_timeout=2,
-            server_header=None,
-            logger=_QUIET,
-        )
+        self._port = Lines(self, context, listener, self._control.log)
+        self._clerk = asyncio.create_task(self._turn())
+
+    async def close(self) -> None:
+        """Hang up on everybody."""
+        if self._port is not None:
+            self._port.close()
+        if self._clerk is not None:
+            self._clerk.cancel()
+            await asyncio.wait([self._clerk])
 
     @property
-    def connected(self) -> frozenset[str]:
-        """The names of the agents that are connected."""
-        return frozenset(self._lines)
+    def connected(self) -> Set[str]:
+        """The names of the agents that are connected, as they come and go."""
+        return self._lines.keys()
+
+    def pressure(self) -> dict[str, int]:
+        """Say what waits and what was turned away, by name: to be shown to whoever looks after the controller."""
+        port = self._port
+        return {
+            "agents_due": len(self._due),
+            "facts": len(self._facts),
+            "flow_batches": self.intake.waiting,
+            "flow_bytes": self.intake.held,
+            "flow_batches_put_off": self.intake.put_off,
+            "not_greeted_yet": port.young if port else 0,
+            "unread_bytes": port.waiting if port else 0,
+            **({f"hung_up_{why.replace(' ', '_')}": count for why, count in port.dropped.items()} if port else {}),
+        }
 
     async def push(self) -> None:
-        """Send every connected agent what it is to have, where that is something new."""
-        names = tuple(self._lines)
-        for start in range(0, len(names), PUSH_AT_ONCE):
-            some = [name for name in names[start : start + PUSH_AT_ONCE] if name in self._lines]
-            for name, message in self._control.next_messages(some, self._clock()).items():
-                self._send(self._lines[name], message)
-            # Whoever waits for the loop is let in between.
-            await asyncio.sleep(0)
+        """Have every connected agent sent what it is to have, where that is something new."""
+        self._due.update(dict.fromkeys(self._lines))
+        self._work.set()
 
     async def ask(self, name: str, question: Holds | ShowTable | ShowCounters) -> HeldVerdict | TableText | Counters:
         """Ask an agent. Raises `NotReady` when it is away or does not answer, and `ControllerError` when it cannot."""
         line = self._lines.get(name)
         if line is None:
-            raise NotReady(f"the agent of `{name}` is not connected")
+            return await self.ask_elsewhere(name, question)
         self._number += 1
-        number, waiting = self._number, asyncio.get_running_loop().create_future()
-        line.asked[number] = waiting
+        key, waiting = (name, self._number), asyncio.get_running_loop().create_future()
+        self._asked[key] = waiting
         try:
-            await line.socket.send(encode(Ask(id=number, question=question)))
+            self._say(line, Ask(id=self._number, question=question))
             async with asyncio.timeout(ASK_S):
                 answer: Answer = await waiting
-        except (TimeoutError, ConnectionClosed):
+        except TimeoutError:
             raise NotReady(f"the agent of `{name}` did not answer within {ASK_S:g} s") from None
         finally:
-            line.asked.pop(number, None)
+            del self._asked[key]
         if isinstance(answer.answer, HeldVerdict | TableText | Counters):
             return answer.answer
         raise ControllerError(f"the agent of `{name}` cannot say: {answer.answer.reason}")
@@ -162,90 +164,98 @@ class Channel:
     def hang_up(self, name: str) -> None:
         """End the connection of an agent that may no longer come."""
         line = self._lines.pop(name, None)
-        if line is not None:
-            line.socket.transport.abort()
+        if line is not None and self._port is not None:
+            self._port.abort(line)
 
-    # --- the first request ---
+    # --- the first request: see `Host` ---
 
-    def _door(self) -> type[ServerConnection]:
-        class Door(_Door):
-            answer = staticmethod(self._enrol)
+    def authority(self) -> str:
+        """Give the CA as PEM."""
+        return self._control.authority.pem
 
-        return Door
+    def ready(self) -> bool:
+        """Say whether all is well, as `well` was told last."""
+        return self.well
 
-    def _enrol(self, body: bytes) -> tuple[HTTPStatus, bytes]:
+    def enrol(self, body: bytes, peer: str) -> tuple[HTTPStatus, bytes]:
+        """Answer a request to enrol."""
         try:
-            reply = self._control.enrol(decode_enrol(body), self._clock())
+            # In one write, so that of two who ask two controllers for one name one finds that it is taken.
+            with self._control.store.transaction():
+                reply = self._control.enrolment.enrol(decode_enrol(body), self._clock())
         except (WireError, ControllerError, InventoryError) as error:
-            self._control.log("enrolment refused", why=str(error))
+            self._control.log("enrolment refused", level="warning", peer=peer, why=str(error))
             return HTTPStatus.FORBIDDEN, encode(Rejected(reason=str(error)))
         except CellwallError as error:
-            self._control.log("enrolment failed", why=str(error))
+            self._control.log("enrolment failed", level="warning", peer=peer, why=str(error))
             return HTTPStatus.SERVICE_UNAVAILABLE, encode(Rejected(reason=str(error), again=True))
-        self._control.log("enrolled", workload=reply.name)
+        self._control.log("enrolled", workload=reply.name, peer=peer)
         self.hang_up(reply.name)
         self._changed()
         return HTTPStatus.OK, encode(reply)
 
-    def _first_words(self, connection: ServerConnection, request: Request) -> Response | None:
-        if request.path == AUTHORITY_PATH:
-            response = connection.respond(HTTPStatus.OK, self._control.authority.pem)
-            response.headers["Content-Type"] = "application/x-pem-file"
-            return response
-        if request.path != AGENT_PATH:
-            return connection.respond(HTTPStatus.NOT_FOUND, f"wanted {AUTHORITY_PATH}, {ENROL_PATH} or {AGENT_PATH}\n")
+    def admit(self, line: Line) -> tuple[HTTPStatus, str] | None:
+        """Look at the certificate of who asks for the channel."""
         try:
-            self._control.admit(*_who(connection))
+            name, serial = _who(line.tls)
+            self._control.enrolment.admit(name, serial, self._clock())
         except Denied as error:
-            return connection.respond(HTTPStatus.FORBIDDEN, f"{error}\n")
+            return HTTPStatus.FORBIDDEN, f"{error}\n"
         except CellwallError as error:
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
+            return HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n"
+        line.name = name
         return None
 
     # --- the channel ---
 
-    async def _talk(self, connection: ServerConnection) -> None:
-        name, _ = _who(connection)
-        line = Line(name, connection)
-        storing = asyncio.create_task(self._store(line))
+    def heard(self, line: Line, data: bytes | str) -> None:
+        """Take a message of an agent."""
         try:
-            await self._begin(line)
-            async for data in connection:
-                await self._take(line, _decoded(data))
-        except (ConnectionClosed, TimeoutError):
-            pass
+            message = _decoded(data)
+            if self._lines.get(line.name) is line:
+                self._take(line, message)
+            elif not line.greeted:
+                self._begin(line, message)
+            else:
+                raise WireError("a newer connection took the place of this one")
+        except StateError as error:
+            if not line.greeted:
+                self._reject(line, error)
+                return
+            # Nobody is sent away for it: what was heard is in memory, and what was asked for is asked for again.
+            self._control.log("not written", level="warning", workload=line.name, why=str(error))
         except CellwallError as error:
-            self._control.log("agent rejected", workload=name, why=str(error))
-            with suppress(ConnectionClosed):
-                again = not isinstance(error, WireError | NotFound)
-                await connection.send(encode(Rejected(reason=str(error)[:1000], again=again)))
-        finally:
-            storing.cancel()
-            if line.sending is not None:
-                line.sending.cancel()
-            if self._lines.get(name) is line:
-                del self._lines[name]
-                self._control.bye(name, self._clock())
-                self._control.log("agent left", workload=name)
+            self._reject(line, error)
 
-    async def _begin(self, line: Line) -> None:
-        async with asyncio.timeout(HELLO_S):
-            first = _decoded(await line.socket.recv())
+    def gone(self, line: Line) -> None:
+        """Take note that a line is gone."""
+        if self._lines.get(line.name) is line:
+            del self._lines[line.name]
+            self._due.pop(line.name, None)
+            self._control.bye(line.name, self._clock())
+            self._control.log("agent left", workload=line.name)
+
+    def _reject(self, line: Line, error: CellwallError) -> None:
+        self._control.log("agent rejected", level="warning", workload=line.name, why=str(error))
+        if self._port is not None:
+            self._port.reject(line, str(error), again=not isinstance(error, WireError | NotFound))
+
+    def _begin(self, line: Line, first: FromAgent) -> None:
         if not isinstance(first, Hello):
             raise WireError("an agent speaks first, and says hello")
+        assert self._port is not None
         welcome = self._control.hello(line.name, first, self._clock())
         older = self._lines.get(line.name)
         self._lines[line.name] = line
+        self._port.greeted(line)
         if older is not None:
-            older.socket.transport.abort()
-        await line.socket.send(encode(welcome))
+            self._port.abort(older)
+        self._say(line, welcome)
         self._control.log("agent came", workload=line.name, version=first.version, holds=first.holding.generation)
-        self._push(line)
+        self._want(line.name)
 
-    async def _take(self, line: Line, message: FromAgent) -> None:
-        if self._lines.get(line.name) is not line:
-            raise WireError("a newer connection took the place of this one")
-        now, reply = self._clock(), None
+    def _take(self, line: Line, message: FromAgent) -> None:
+        now = self._clock()
         match message:
             case Receipt():
                 reply = self._control.receipt(line.name, message, now)
@@ -255,98 +265,129 @@ class Channel:
                     self._control.judge_rollout(now)
                     if self._control.stale:
                         self._changed()
-                self._push(line)
+                self._want(line.name)
+                if reply is not None:
+                    self._say(line, reply)
             case Facts():
-                self._control.facts(line.name, message, now)
-                if self._control.stale:
-                    self._changed()
+                # Of two that come together the later one counts.
+                self._facts[line] = message
+                self._work.set()
             case Flows():
-                await line.flows.put(message)
+                self._store(line, message)
             case Denials():
-                self._control.denials(line.name, message)
+                self._denials.append((line.name, message))
+                self._work.set()
             case Answer():
-                waiting = line.asked.get(message.id)
+                waiting = self._asked.get((line.name, message.id))
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message)
             case Renew():
-                reply = self._control.renew(line.name, message.request, now)
+                self._say(line, self._control.enrolment.renew(line.name, message.request, now))
             case Hello():
                 raise WireError("an agent says hello once")
-        if reply is not None:
-            await line.socket.send(encode(reply))
 
-    def _push(self, line: Line) -> None:
-        for message in self._control.next_messages([line.name], self._clock()).values():
-            self._send(line, message)
+    def _say(self, line: Line, message: FromController) -> None:
+        assert self._port is not None
+        self._port.send(line, encode(message))
 
-    def _send(self, line: Line, message: FromController) -> None:
-        """Send in a task of its own: a slow agent holds up nobody. There is never more than one for an agent, as the
-        next one is only due when it has answered."""
-        line.sending = asyncio.create_task(_deliver(line.socket, encode(message)))
+    def _want(self, name: str) -> None:
+        self._due[name] = None
+        self._work.set()
 
-    async def _store(self, line: Line) -> None:
-        with suppress(ConnectionClosed):
-            while True:
-                flows = await line.flows.get()
-                if not await self.intake.store(line.name, flows):
-                    # Not taken: the agent keeps it and sends it again.
-                    continue
-                if flows.lost or flows.dropped:
-                    self._control.log("flows lost", workload=line.name, lost=flows.lost, dropped=flows.dropped)
-                await line.socket.send(encode(Taken(batch=flows.batch)))
+    # --- what is gathered ---
 
+    async def _turn(self) -> None:
+        while True:
+            await self._work.wait()
+            await asyncio.sleep(GATHER_S)
+            self._work.clear()
+            try:
+                while self._facts or self._denials or self._due:
+                    self._write_facts()
+                    self._write_denials()
+                    await self._send_due()
+                    # Whoever waits for the loop is let in between.
+                    await asyncio.sleep(0)
+            except CellwallError as error:
+                self._control.log("agents wait", level="warning", due=len(self._due), why=str(error))
+                await asyncio.sleep(AGAIN_S)
+                self._work.set()
+            except Exception as error:  # noqa: BLE001 - the outermost turn: whatever it is, agents are to be served again
+                self._control.log("agents wait", level="error", due=len(self._due), why=repr(error))
+                await asyncio.sleep(AGAIN_S)
+                self._work.set()
 
-class _Door(ServerConnection):
-    """A connection of which the first bytes say whether it is an enrolment's POST or websockets' business.
-
-    websockets reads GET requests only.
-    """
-
-    answer: Callable[[bytes], tuple[HTTPStatus, bytes]]
-    """Gives the status and the body that answer a posted body."""
-
-    _posted: bytearray | None = None
-    _looked = False
-
-    def data_received(self, data: bytes) -> None:
-        """Take what arrives."""
-        if not self._looked:
-            self._looked = True
-            self._posted = bytearray() if data.startswith(b"POST") else None
-        if self._posted is None:
-            super().data_received(data)
+    def _write_facts(self) -> None:
+        some = {line: self._facts.pop(line) for line in tuple(islice(self._facts, FACTS_AT_ONCE))}
+        if not some:
             return
-        self._posted += data
-        answer = self._post(bytes(self._posted))
-        if answer is not None and not self.transport.is_closing():
-            status, body = answer
-            head = (
-                f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/msgpack\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
-            self.transport.close()
+        now = self._clock()
+        wrong: dict[Line, CellwallError] = {}
+        try:
+            with self._control.store.transaction():
+                for line, facts in some.items():
+                    try:
+                        self._control.facts(line.name, facts, now)
+                    except (WireError, NotFound, InventoryError) as error:
+                        # It was found before anything was written.
+                        wrong[line] = error
+        except CellwallError:
+            # None of it is written: it waits for the database, unless something newer is said meanwhile.
+            self._facts = {**some, **self._facts}
+            raise
+        for line, error in wrong.items():
+            self._reject(line, error)
+        if self._control.stale:
+            self._changed()
 
-    def _post(self, data: bytes) -> tuple[HTTPStatus, bytes] | None:
-        """Answer a request, or give None while it is not all there (RFC 9112)."""
-        head, blank, body = data.partition(b"\r\n\r\n")
-        if not blank:
-            return (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"") if len(data) > 16_384 else None
-        first, *fields = head.decode("latin-1").split("\r\n")
-        if first.split(" ")[1:2] != [ENROL_PATH]:
-            return HTTPStatus.NOT_FOUND, b""
-        headers = {name.strip().lower(): value.strip() for name, _, value in (one.partition(":") for one in fields)}
-        length = headers.get("content-length", "")
-        if not (length.isascii() and length.isdecimal()):
-            return HTTPStatus.LENGTH_REQUIRED, b""
-        if int(length) > MOST_ENROLMENT:
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b""
-        return self.answer(body[: int(length)]) if len(body) >= int(length) else None
+    def _write_denials(self) -> None:
+        some, self._denials = self._denials, []
+        if not some:
+            return
+        try:
+            with self._control.store.transaction():
+                for name, denials in some:
+                    with suppress(WireError):
+                        self._control.denials(name, denials)
+        except CellwallError:
+            self._denials = [*some, *self._denials][-MOST_DENIALS:]
+            raise
+        for name, denials in some:
+            told, skipped = len(denials.samples), denials.skipped
+            self._control.log("denials", level="debug", workload=name, samples=told, skipped=skipped)
 
+    async def _send_due(self) -> None:
+        assert self._port is not None
+        port = self._port
+        while port.waiting > MOST_UNREAD:
+            port.eased.clear()
+            await port.eased.wait()
+        some = [name for name in islice(self._due, PUSH_AT_ONCE) if name in self._lines]
+        messages = self._control.next_messages(some, self._clock())
+        for name in tuple(islice(self._due, PUSH_AT_ONCE)):
+            del self._due[name]
+        for name, message in messages.items():
+            self._say(self._lines[name], message)
 
-async def _deliver(connection: ServerConnection, data: bytes) -> None:
-    with suppress(ConnectionClosed):
-        await connection.send(data)
+    # --- flows ---
+
+    def _store(self, line: Line, flows: Flows) -> None:
+        line.batches += 1
+        if line.batches >= WAITING_BATCHES and self._port is not None:
+            self._port.pause(line)
+
+        def stored(*, done: bool) -> None:
+            line.batches -= 1
+            if self._port is not None:
+                self._port.resume(line)
+            # What was not taken the agent keeps, and sends again.
+            if done and self._lines.get(line.name) is line:
+                if flows.lost or flows.dropped:
+                    lost, dropped = flows.lost, flows.dropped
+                    self._control.log("flows lost", level="warning", workload=line.name, lost=lost, dropped=dropped)
+                self._say(line, Taken(batch=flows.batch))
+
+        self.intake.put(line.name, flows, lambda done: stored(done=done))
 
 
 def _decoded(data: bytes | str) -> FromAgent:
@@ -355,10 +396,9 @@ def _decoded(data: bytes | str) -> FromAgent:
     return decode_from_agent(data)
 
 
-def _who(connection: ServerConnection) -> tuple[str, str]:
+def _who(tls: ssl.SSLSocket) -> tuple[str, str]:
     """Give the name in the client's certificate, which TLS has checked, and its serial number. Raises `Denied`."""
-    tls: ssl.SSLObject | None = connection.transport.get_extra_info("ssl_object")
-    shown: dict[str, Any] = (tls.getpeercert() if tls is not None else None) or {}
+    shown: dict[str, Any] = tls.getpeercert() or {}
     uris = [value for kind, value in shown.get("subjectAltName", ()) if kind == "URI"]
     if len(uris) != 1:
         raise Denied("an agent shows a certificate that names one workload; enrol first")

@@ -7,23 +7,30 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cellwall.analysis import Impact, sifted_impact
+from cellwall.controller.access.oidc import OidcOptions, read_oidc
+from cellwall.controller.access.people import People
+from cellwall.controller.access.person import Person
+from cellwall.controller.access.provider import Provider
 from cellwall.controller.api.channel import Channel
 from cellwall.controller.control import Control
 from cellwall.controller.core import Wanted
-from cellwall.controller.errors import ControllerError
+from cellwall.controller.errors import ControllerError, NotSignedIn
 from cellwall.controller.ground import Ground, compile_ground
+from cellwall.controller.metrics import Metrics
 from cellwall.controller.plan import Plan, make_plan
 from cellwall.controller.store.flows import FlowStore
+from cellwall.controller.store.heads import HeadStore
+from cellwall.controller.store.people import PeopleStore
 from cellwall.inventory import Fleet
 from cellwall.labels import LabelError, parse_selector
 from cellwall.policy import Policy
@@ -55,6 +62,22 @@ class Desk:
     channel: Channel
     clock: Callable[[], float]
     changed: Callable[[], None]
+    metrics: Metrics = field(default_factory=Metrics)
+    log_lines: Callable[[], Iterable[str]] = tuple[str]
+    """Gives the last lines of the log."""
+    people: People = field(init=False)
+    heads: HeadStore = field(init=False)
+    provider: Provider | None = field(init=False)
+    hashing: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 2))
+    asking: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 1))
+    """So much at once: the hash of a password takes 32 MiB, and an identity provider is not to be flooded."""
+
+    def __post_init__(self) -> None:
+        store, file = self.control.store, self.control.options.oidc
+        oidc: OidcOptions | None = read_oidc(file) if file is not None else None
+        self.provider = Provider(oidc) if oidc is not None else None
+        self.people = People(PeopleStore(store.database), store, self.clock, oidc.bindings_of if oidc else None)
+        self.heads = HeadStore(store.database)
 
     async def compile(self, ground: Ground) -> dict[str, Wanted]:
         """Compile in another thread."""
@@ -62,7 +85,7 @@ class Desk:
 
     async def plan(self, ground: Ground) -> Plan:
         """Compare what `ground` wants with what is wanted at this moment."""
-        return make_plan(self.control.wanted, await self.compile(ground))
+        return await asyncio.to_thread(make_plan, self.control.wanted, await self.compile(ground))
 
     async def impact(self, after: Ground, since: float) -> Impact:
         """Say what changes for the flows that were seen, and for all that can be. Raises `FlowStoreError`."""
@@ -81,13 +104,24 @@ def the_desk(request: Request) -> Desk:
     return cast("Desk", request.app.state.desk)
 
 
+def the_person(request: Request) -> Person:
+    """Say who asks, as the door found out. Raises `NotSignedIn` where it is nobody."""
+    person = cast("Person | None", getattr(request.state, "person", None))
+    if person is None:
+        raise NotSignedIn("nobody knows who asks; sign in with `cellwall login`, or give a token")
+    return person
+
+
 def the_author(request: Request) -> str:
-    """Say who asks: the user at the other end of the Unix socket, as the kernel says."""
-    return request.client.host if request.client is not None and request.client.host else "local"
+    """Say who asks, by name."""
+    return the_person(request).name
 
 
 TheDesk = Annotated[Desk, Depends(the_desk)]
+Who = Annotated[Person, Depends(the_person)]
 Author = Annotated[str, Depends(the_author)]
+Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""The number of a revision, as every database can hold it."""
 Page = tuple[list[T], str | None]
 
 
@@ -160,11 +194,12 @@ def ports(text: str | None, policy: Policy) -> PortSet:
     for word in text.split(","):
         if word in services:
             found |= services[word]
-        elif word.isdigit():
-            found |= parse_ports(f"tcp/{word}") | parse_ports(f"udp/{word}")
         else:
+            # A bare number is that port of TCP and of UDP.
+            meant = (f"tcp/{word}", f"udp/{word}") if word.isdigit() else (word,)
             try:
-                found |= parse_ports(word)
+                for one in meant:
+                    found |= parse_ports(one)
             except ServiceError as error:
                 raise ControllerError(str(error)) from None
     return found

@@ -11,16 +11,17 @@ from fastapi import APIRouter, Query
 
 from cellwall.analysis import identity_of
 from cellwall.analysis import why as explain
-from cellwall.controller.api.desk import Desk, TheDesk, end, moment, ports
+from cellwall.controller.access import Right, may_see
+from cellwall.controller.api.desk import Desk, Number, TheDesk, Who, end, moment, ports
 from cellwall.controller.api.findings import explanation_shape, verdict_shape
 from cellwall.controller.api.shapes import flow_shape, held_shape
-from cellwall.controller.errors import ControllerError, NotFound
+from cellwall.controller.errors import ControllerError, Denied, NotFound
 from cellwall.controller.ground import Ground, relabel
 from cellwall.controller.store.flows import FlowStoreError
 from cellwall.controller.store.flows import Query as Wanted
 from cellwall.flows import Flow as SeenFlow
 from cellwall.flows import Side
-from cellwall.policy import NOBODY, Decision, Endpoint, Flow, Identity, decide, endpoint
+from cellwall.policy import NOBODY, Decision, Endpoint, Flow, Identity, Tier, decide, endpoint
 from cellwall.traffic import PortSet, Span, parse_network, point
 from cellwall.wire import Facts, Holds
 
@@ -43,10 +44,11 @@ class _Asked:
 @router.get("/why")
 async def why(
     desk: TheDesk,
+    who: Who,
     source: str,
     destination: str,
     port: str,
-    revision: int | None = None,
+    revision: Number | None = None,
     at: str | None = None,
     source_label: Changes = None,
     destination_label: Changes = None,
@@ -67,7 +69,10 @@ async def why(
         raise ControllerError(f"`{port}` names no port")
     # A bare number is TCP and UDP: TCP comes first on the line of ports.
     flow = _flow(ground, source, destination, wanted.spans[0].first, Identity(user, unit))
-    decision = decide(ground.policy, ground.fleet, flow, now)
+    owners = [ground.fleet.by_address.get(one.address) for one in (flow.source, flow.destination)]
+    if not may_see(who, *owners):
+        raise Denied(f"neither `{source}` nor `{destination}` is for `{who.name}` to see: {who.scope_text(Right.READ)}")
+    decision = decide(ground.policy, ground.fleet, flow, now, ground.orders)
     ends = [(side, own) for side, own in ((Side.EGRESS, flow.source), (Side.INGRESS, flow.destination)) if own.agent]
     seen = await _seen(desk, flow, asked.at)
     answer: dict[str, Any] = {
@@ -76,7 +81,10 @@ async def why(
         "revision": ground.revision,
         "asked": _asked_shape(desk, asked),
         **explanation_shape(explain(ground.policy, ground.fleet, flow, now)),
+        "outcome": decision.outcome,
+        "would": decision.would,
         **_verdicts(decision, ground),
+        **_ordered(decision),
         "seen": flow_shape(seen, ground.fleet) if seen else None,
         "then": _then(desk, seen, source, destination, flow) if seen and asked.at is None else None,
     }
@@ -110,7 +118,7 @@ def _asked(
             if past:
                 raise NotFound(f"`{name}` was not there at {_date(then)}")
     elif revision is not None and revision != ground.revision:
-        ground = control.ground(dict(control.find_revision(revision).documents), revision)
+        ground = control.ground(dict(control.rollouts.find(revision).documents), revision)
     changes = {"source": _changes(source_label), "destination": _changes(destination_label)}
     by_name: dict[str, dict[str, str | None]] = {}
     for name, pairs in ((source, changes["source"]), (destination, changes["destination"])):
@@ -142,7 +150,7 @@ def _asked_shape(desk: Desk, asked: _Asked) -> dict[str, Any]:
     return {
         "at": asked.at,
         "revision": asked.ground.revision,
-        "created": control.find_revision(asked.ground.revision).created,
+        "created": control.rollouts.find(asked.ground.revision).created,
         "in_force": asked.ground.revision == control.revision.number,
         "labels": asked.labels,
     }
@@ -150,9 +158,16 @@ def _asked_shape(desk: Desk, asked: _Asked) -> dict[str, Any]:
 
 def _verdicts(decision: Decision, ground: Ground) -> dict[str, Any]:
     return {
-        "egress": verdict_shape(decision.egress, ground.policy),
-        "ingress": verdict_shape(decision.ingress, ground.policy),
+        "egress": verdict_shape(decision.egress, ground.policy, ground.orders),
+        "ingress": verdict_shape(decision.ingress, ground.policy, ground.orders),
     }
+
+
+def _ordered(decision: Decision) -> dict[str, Any]:
+    """Where orders decide, say how those end: to change the policy would be of no use."""
+    verdicts = [one for one in (decision.egress, decision.ingress) if one is not None and one.tier is Tier.ORDER]
+    names = dict.fromkeys(name for one in verdicts for name in one.because)
+    return {"advice": [f"`cellwall lift {name}` ends the order that decides" for name in names]} if names else {}
 
 
 def _then(desk: Desk, seen: SeenFlow, source: str, destination: str, flow: Flow) -> dict[str, Any] | None:

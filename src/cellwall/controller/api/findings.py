@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import to_builtins
@@ -24,7 +25,7 @@ from cellwall.controller.api.shapes import key_shape, misfit_shape
 from cellwall.controller.plan import Kind, Plan, PointPlan
 from cellwall.controller.testing import failure
 from cellwall.inventory import Fleet
-from cellwall.policy import Policy, Verdict
+from cellwall.policy import Order, Policy, Tier, Verdict
 from cellwall.traffic import PortSet, Span, point
 
 MOST_TURNED, MOST_EVIDENCE, RECENT_S = 1000, 100, 60.0
@@ -219,7 +220,7 @@ def _evidence(seen: Seen, fleet: Fleet) -> Json:
     }
 
 
-def verdict_shape(verdict: Verdict | None, policy: Policy) -> Json | None:
+def verdict_shape(verdict: Verdict | None, policy: Policy, orders: Iterable[Order] = ()) -> Json | None:
     """What one point says of a flow, and the rules that say so, with their places in the documents."""
     if verdict is None:
         return None
@@ -228,9 +229,16 @@ def verdict_shape(verdict: Verdict | None, policy: Policy) -> Json | None:
         "would": verdict.would,
         "tier": verdict.tier,
         "mode": verdict.mode,
-        "rules": [_rule(rule, policy) for rule in verdict.because],
+        "rules": [_order(one, orders) for one in verdict.because]
+        if verdict.tier is Tier.ORDER
+        else [_rule(rule, policy) for rule in verdict.because],
         "staged": [_rule(rule, policy) for rule in verdict.staged],
     }
+
+
+def _order(name: str, orders: Iterable[Order]) -> Json:
+    order = next(one for one in orders if one.id == name)
+    return {"id": name, "action": order.kind, "place": "orders", "reason": order.reason, "owner": order.author}
 
 
 def _rule(rule_id: str, policy: Policy) -> Json:

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from cellwall.controller.api.desk import Body, Desk, TheDesk, moment, page
+from cellwall.controller.api.desk import Body, Desk, Number, TheDesk, moment, page
 from cellwall.controller.ground import Ground
 from cellwall.inventory import Workload
 
@@ -28,7 +28,7 @@ class Drafted(Body):
 @router.get("")
 async def ground(
     desk: TheDesk,
-    revision: int | None = None,
+    revision: Number | None = None,
     at: str | None = None,
     limit: Limit = MOST_WORKLOADS,
     cursor: str | None = None,
@@ -46,10 +46,10 @@ async def ground(
     elif revision is None or revision == control.revision.number:
         found, documents = control.ground(), control.revision.documents
     else:
-        documents = control.find_revision(revision).documents
+        documents = control.rollouts.find(revision).documents
         found = control.ground(dict(documents), revision)
     if documents is None:
-        documents = control.find_revision(found.revision).documents
+        documents = control.rollouts.find(found.revision).documents
     return await _answer(desk, found, documents, now, limit, cursor)
 
 

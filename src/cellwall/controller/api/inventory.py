@@ -14,9 +14,11 @@ from cellwall.analysis import run_tests
 from cellwall.classify import Facts as KnownFacts
 from cellwall.classify import Listening as KnownListening
 from cellwall.classify import Proposal, propose
-from cellwall.controller.api.desk import MOST_ITEMS, Author, Body, Desk, TheDesk, listed, moment, page
+from cellwall.controller.access import Right, check_relabelling, may_see, may_touch
+from cellwall.controller.api.controllers import all_controllers, held_shape
+from cellwall.controller.api.desk import MOST_ITEMS, Author, Body, Desk, TheDesk, Who, listed, moment, page
 from cellwall.controller.api.findings import plan_shape, test_shape
-from cellwall.controller.api.shapes import audit_shape, facts_shape, label_shape, receipt_shape, row_shape
+from cellwall.controller.api.shapes import facts_shape, label_shape, receipt_shape, row_shape
 from cellwall.controller.control import read_addresses
 from cellwall.controller.core import Row
 from cellwall.controller.errors import Conflict, NotFound
@@ -85,8 +87,11 @@ async def status(desk: TheDesk) -> dict[str, Any]:
         "workloads": len(ground.fleet.workloads),
         "agents": {
             "known": sum(one.agent for one in ground.fleet.workloads),
-            "connected": len(desk.channel.connected),
+            "connected": len(desk.channel.connected) + len(control.peers.elsewhere),
         },
+        # Flows are kept by the controller to which an agent is connected: of several, each knows its own.
+        "controllers": all_controllers(desk),
+        "held": held_shape(desk),
         "points": dict(Counter(row.state for row in rows.values())),
         "modes": dict(Counter(one.ruleset.mode for one in control.wanted.values())),
         "conflicts": [{"address": str(address), "workloads": list(names)} for address, names in ground.fleet.conflicts],
@@ -114,18 +119,20 @@ def _tests(desk: Desk) -> dict[str, Any]:
 
 
 @router.get("/workloads")
-async def workloads(desk: TheDesk, limit: Limit = 1000, cursor: str | None = None) -> dict[str, Any]:
-    """List workloads, in order of name."""
+async def workloads(desk: TheDesk, who: Who, limit: Limit = 1000, cursor: str | None = None) -> dict[str, Any]:
+    """List workloads, in order of name: those that are theirs to see who ask."""
     fleet, rows = desk.control.ground().fleet, desk.control.rollout(desk.clock())
-    found, following = page(fleet.workloads, lambda one: one.name, limit, cursor)
+    seen = fleet.workloads if who.may(Right.READ) else [one for one in fleet.workloads if may_see(who, one)]
+    found, following = page(seen, lambda one: one.name, limit, cursor)
     held = {one.name: one for one in desk.control.store.workloads()}
     return listed([_workload(one, held.get(one.name), desk, rows) for one in found], following)
 
 
 @router.post("/workloads", status_code=201)
-async def declare(desk: TheDesk, author: Author, body: NewWorkload) -> dict[str, Any]:
+async def declare(desk: TheDesk, who: Who, author: Author, body: NewWorkload) -> dict[str, Any]:
     """Declare a workload without an agent."""
     addresses, labels = read_addresses(body.addresses), Labels(body.labels)
+    may_touch(who, Right.ENROL, [Workload(body.name, labels)])
     if body.dry_run:
         check_name(body.name)
         if desk.control.store.workload(body.name) is not None:
@@ -137,12 +144,13 @@ async def declare(desk: TheDesk, author: Author, body: NewWorkload) -> dict[str,
 
 
 @router.get("/workloads/{name}")
-async def workload(desk: TheDesk, name: str) -> dict[str, Any]:
+async def workload(desk: TheDesk, who: Who, name: str) -> dict[str, Any]:
     """Show one workload: its labels and their sources, its facts, how its point stands, and its last receipts."""
     store = desk.control.store
     found = desk.control.ground().fleet.by_name.get(name)
     if found is None:
         raise NotFound(f"there is no workload `{name}`")
+    may_touch(who, Right.READ, [found])
     desk.control.flush()
     facts = store.facts_of(name)
     return {
@@ -154,9 +162,10 @@ async def workload(desk: TheDesk, name: str) -> dict[str, Any]:
 
 
 @router.delete("/workloads/{name}")
-async def remove(desk: TheDesk, author: Author, name: str, dry_run: bool = False) -> dict[str, Any]:
+async def remove(desk: TheDesk, who: Who, author: Author, name: str, dry_run: bool = False) -> dict[str, Any]:
     """Forget a workload and revoke its agent's certificates; what its host enforces stays in force there."""
     desk.control.find(name)
+    may_touch(who, Right.ENROL, [desk.control.ground().fleet.by_name[name]])
     if not dry_run:
         desk.control.remove(name, author, desk.clock())
         desk.channel.hang_up(name)
@@ -165,17 +174,19 @@ async def remove(desk: TheDesk, author: Author, name: str, dry_run: bool = False
 
 
 @router.post("/tokens", status_code=201)
-async def make_token(desk: TheDesk, author: Author, body: NewToken) -> dict[str, Any]:
+async def make_token(desk: TheDesk, who: Who, author: Author, body: NewToken) -> dict[str, Any]:
     """Make an enrolment token; it is shown here and nowhere ever again."""
     labels = Labels(body.labels)
+    known = desk.control.ground().fleet.by_name.get(body.workload or "")
+    may_touch(who, Right.ENROL, [*([known] if known else []), Workload(body.workload or "new", labels)])
     if body.dry_run:
         return {"token": None, "labels": dict(labels), "uses": body.uses, "ttl_s": body.ttl_s}
-    token = desk.control.mint(labels, body.uses, body.ttl_s, body.workload, author, desk.clock())
+    token = desk.control.enrolment.mint(labels, body.uses, body.ttl_s, body.workload, author, desk.clock())
     return {"token": str(token), "labels": dict(labels), "uses": body.uses, "ttl_s": body.ttl_s}
 
 
 @router.get("/tokens")
-async def tokens(desk: TheDesk) -> dict[str, Any]:
+async def tokens(desk: TheDesk, who: Who) -> dict[str, Any]:
     """List tokens, without their secrets."""
     return listed(
         [
@@ -190,25 +201,29 @@ async def tokens(desk: TheDesk) -> dict[str, Any]:
                 "author": one.author,
             }
             for one in desk.control.store.tokens()
+            if who.may(Right.ENROL, one.labels)
         ]
     )
 
 
 @router.get("/labels")
-async def labels(desk: TheDesk) -> dict[str, Any]:
+async def labels(desk: TheDesk, who: Who) -> dict[str, Any]:
     """List all labels with their sources; of several for one key, the first listed holds."""
-    return listed([label_shape(one) for one in desk.control.store.labels()])
+    fleet = desk.control.ground().fleet.by_name
+    return listed([label_shape(one) for one in desk.control.store.labels() if may_see(who, fleet.get(one.workload))])
 
 
 @router.put("/labels/{name}")
-async def set_labels(desk: TheDesk, author: Author, name: str, body: NewLabels) -> dict[str, Any]:
+async def set_labels(desk: TheDesk, who: Who, author: Author, name: str, body: NewLabels) -> dict[str, Any]:
     """Set or remove labels of a workload, and say what that changes at which points."""
     control = desk.control
     control.find(name)
     before = control.ground().fleet.by_name[name].labels
     after = before.updated(body.labels)
     relabelled = relabel(control.ground(), {name: body.labels})
-    plan = plan_shape(await desk.plan(relabelled))
+    made = await desk.plan(relabelled)
+    check_relabelling(who, control.ground(), relabelled, [name], made)
+    plan = plan_shape(made)
     tests = await asyncio.to_thread(run_tests, relabelled.policy, relabelled.fleet, desk.clock())
     if not body.dry_run:
         control.label({name: body.labels}, LabelSource.DECLARED, author, desk.clock())
@@ -223,14 +238,14 @@ async def set_labels(desk: TheDesk, author: Author, name: str, body: NewLabels) 
 
 
 @router.get("/label-proposals")
-async def proposals(desk: TheDesk, since: str | None = None) -> dict[str, Any]:
+async def proposals(desk: TheDesk, who: Who, since: str | None = None) -> dict[str, Any]:
     """Propose labels from names, facts and behaviour."""
-    found = await _propose(desk, moment(since, desk.clock(), 0.0))
-    return listed([_proposal(one) for one in found])
+    found, fleet = await _propose(desk, moment(since, desk.clock(), 0.0)), desk.control.ground().fleet.by_name
+    return listed([_proposal(one) for one in found if may_see(who, fleet.get(one.workload))])
 
 
 @router.post("/label-proposals/accept")
-async def accept(desk: TheDesk, author: Author, body: Accepted) -> dict[str, Any]:
+async def accept(desk: TheDesk, who: Who, author: Author, body: Accepted) -> dict[str, Any]:
     """Accept proposals by id, or all that are sure enough and need no hand; what is accepted stays."""
     found = {one.id: one for one in await _propose(desk, 0.0)}
     if unknown := [one for one in body.ids if one not in found]:
@@ -242,19 +257,15 @@ async def accept(desk: TheDesk, author: Author, body: Accepted) -> dict[str, Any
     changes: dict[str, dict[str, str | None]] = {}
     for one in chosen:
         changes.setdefault(one.workload, {})[one.key] = one.value
+    if changes and not who.may(Right.LABEL):
+        before = desk.control.ground()
+        after = relabel(before, changes)
+        check_relabelling(who, before, after, list(changes), await desk.plan(after))
     if changes and not body.dry_run:
         known = {name: pairs for name, pairs in changes.items() if desk.control.store.workload(name) is not None}
         desk.control.label(known, LabelSource.ACCEPTED, author, desk.clock())
         desk.changed()
     return {"accepted": [_proposal(one) for one in chosen]}
-
-
-@router.get("/audit")
-async def audit(desk: TheDesk, limit: Limit = 100, cursor: int | None = None) -> dict[str, Any]:
-    """List what was done, the newest first; each entry's hash covers the one before it."""
-    found = desk.control.store.audit(limit, cursor)
-    following = str(found[-1].number) if len(found) == limit and found[-1].number > 1 else None
-    return listed([audit_shape(one) for one in found], following)
 
 
 def _workload(one: Workload, held: WorkloadRow | None, desk: Desk, rows: Mapping[str, Row]) -> dict[str, Any]:
@@ -264,7 +275,7 @@ def _workload(one: Workload, held: WorkloadRow | None, desk: Desk, rows: Mapping
         "agent": one.agent,
         "addresses": [str(address) for address in one.addresses],
         "labels": dict(one.labels),
-        "connected": one.name in desk.channel.connected,
+        "connected": one.name in desk.channel.connected or one.name in desk.control.peers.elsewhere,
         "mode": wanted.ruleset.mode if wanted else None,
         "state": row.state if row else None,
         "point": row_shape(row) if row else None,

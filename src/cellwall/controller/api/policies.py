@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from difflib import unified_diff
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import Field
 
 from cellwall.analysis import lint, run_tests
-from cellwall.controller.api.desk import Author, Body, TheDesk, jsonable, listed, moment
+from cellwall.controller.access import Person, Right, check_change, may_touch
+from cellwall.controller.api.desk import Author, Body, Number, TheDesk, Who, jsonable, listed, moment
 from cellwall.controller.api.findings import change_shape, finding_shape, plan_shape, replay_shape, test_shape
 from cellwall.controller.api.shapes import revision_shape, row_shape
-from cellwall.controller.errors import Conflict
+from cellwall.controller.errors import Conflict, Denied
 from cellwall.controller.ground import read_policy
+from cellwall.controller.store.state import Revision, RevisionState
+from cellwall.controller.testing import failure
+from cellwall.controller.waves import opened
+from cellwall.policy import Policy, Rollout, Wave, parse_waves
 
 router = APIRouter(prefix="/policy")
 Documents = Annotated[dict[str, str], Field(max_length=10_000)]
@@ -42,15 +48,23 @@ class Applied(Body):
     confirm_s: float = Field(30.0, ge=0, le=LONGEST_CONFIRM_S)
     accept_refused: bool = False
     accept_failed: bool = False
-    planned_on: int | None = None
+    planned_on: Number | None = None
     since: str | None = None
+    waves: list[str] | None = Field(None, min_length=1, max_length=20)
+    settle_s: float | None = Field(None, ge=0, le=86_400)
     dry_run: bool = False
+
+
+class Said(Body):
+    """Why, for those who come after."""
+
+    note: str = Field("", max_length=10_000)
 
 
 class Reverted(Body):
     """Which revision to go back to; null is the last good one."""
 
-    to: int | None = None
+    to: Number | None = None
     note: str = Field("", max_length=10_000)
     dry_run: bool = False
 
@@ -84,13 +98,13 @@ async def check(desk: TheDesk, body: Checked) -> dict[str, Any]:
 
 
 @router.post("/plan")
-async def plan(desk: TheDesk, body: Drafted) -> dict[str, Any]:
+async def plan(desk: TheDesk, who: Who, body: Drafted) -> dict[str, Any]:
     """Say what documents would change: at every point, and for recorded flows."""
-    return await _plan(desk, body.documents, body.since)
+    return await _plan(desk, body.documents, body.since, who, Right.READ)
 
 
 @router.post("/apply")
-async def apply(desk: TheDesk, author: Author, body: Applied) -> dict[str, Any]:
+async def apply(desk: TheDesk, who: Who, author: Author, body: Applied) -> dict[str, Any]:
     """Put documents in force as a new revision, unless it is a dry run.
 
     What a point cannot express is refused, and so is what fails a test of its own, unless that is accepted. Points
@@ -99,7 +113,7 @@ async def apply(desk: TheDesk, author: Author, body: Applied) -> dict[str, Any]:
     control = desk.control
     base = control.revision.number
     policy = read_policy(body.documents)
-    planned = await _plan(desk, body.documents, body.since)
+    planned = await _plan(desk, body.documents, body.since, who)
     if planned["refused"] and not body.accept_refused:
         first = planned["refused"][0]
         raise Conflict(
@@ -109,24 +123,95 @@ async def apply(desk: TheDesk, author: Author, body: Applied) -> dict[str, Any]:
     failed = [one["failure"] for one in planned["tests"] if not one["passed"]]
     if failed and not body.accept_failed:
         raise Conflict(f"{failed[0]}; {len(failed)} in all; change the policy, or accept that with `accept_failed`")
+    how = _course(policy.rollout, body)
+    needed = _needed(desk, policy, planned)
+    shown = {"plan": planned, "waves": _waves(desk, how.waves, planned), "approvals": needed}
     if body.dry_run:
-        return {"revision": None, "plan": planned}
-    revision = control.commit(
-        body.documents,
-        policy,
-        author,
-        body.note,
-        desk.clock(),
-        confirm_s=body.confirm_s,
-        plan=jsonable({**planned, "points": [one for one in planned["points"] if one["change"] != "none"]}),
-        planned_on=base if body.planned_on is None else body.planned_on,
-        accepted=[
-            *failed,
-            *(f"`{one['workload']}` cannot express `{one['rule']}`: {one['reason']}" for one in planned["refused"]),
-        ],
-    )
-    desk.changed()
-    return {"revision": revision.number, "plan": planned}
+        return {"revision": None, "state": None, **shown}
+    if body.planned_on is not None and body.planned_on != control.revision.number:
+        raise Conflict(f"revision `{control.revision.number}` is in force, not `{body.planned_on}`; plan again")
+    if control.revision.number != base:
+        raise Conflict(f"revision `{control.revision.number}` came into force meanwhile; plan again")
+    kept = {
+        **planned,
+        "points": [one for one in planned["points"] if one["change"] != "none"],
+        "waves": [wave.name for wave in how.waves],
+        "settle_s": how.settle_s,
+        "approvals": needed,
+    }
+    now = desk.clock()
+    with control.store.transaction():
+        revision = control.rollouts.propose(
+            body.documents,
+            author,
+            body.note,
+            now,
+            confirm_s=body.confirm_s,
+            plan=jsonable(kept),
+            accepted=[
+                *failed,
+                *(f"`{one['workload']}` cannot express `{one['rule']}`: {one['reason']}" for one in planned["refused"]),
+            ],
+        )
+    if not needed:
+        _release(desk, revision.number, policy, author, how, base)
+    return {"revision": revision.number, "state": control.rollouts.state(revision.number), **shown}
+
+
+@router.get("/proposals")
+async def proposals(desk: TheDesk) -> dict[str, Any]:
+    """List the revisions that wait for consent, the newest first."""
+    control = desk.control
+    progress = control.store.progress()
+    waiting = [one for one in control.store.revisions() if control.rollouts.state(one.number) is RevisionState.PROPOSED]
+    return listed([{**revision_shape(one, progress), **_asked(desk, one.number)} for one in waiting])
+
+
+@router.post("/revisions/{number}/approve")
+async def approve(desk: TheDesk, who: Who, author: Author, number: Number, body: Said) -> dict[str, Any]:
+    """Agree to a proposed revision. With the last consent that it needs it begins to come into force.
+
+    Its tests are checked again first, with the fleet as it is by then."""
+    control = desk.control
+    revision = control.rollouts.find(number)
+    policy = read_policy(revision.documents)
+    base = cast("int", revision.plan.get("base", 0))
+    if who.owner == revision.author and who.name != revision.author:
+        raise Denied(
+            f"`{author}` was made by `{who.owner}`, as was revision `{number}`; somebody else has to agree to it"
+        )
+    _may_judge(desk, who, revision)
+    if control.rollouts.state(number) is RevisionState.PROPOSED and control.revision.number != base:
+        raise Conflict(
+            f"revision `{number}` was planned on revision `{base}`, and `{control.revision.number}` is in force; "
+            "it has to be proposed again"
+        )
+    ground, now = control.ground(dict(revision.documents)), desk.clock()
+    results = await asyncio.to_thread(run_tests, ground.policy, ground.fleet, now)
+    accepted = {one["id"] for one in cast("list[Any]", revision.plan.get("tests", [])) if not one["passed"]}
+    failed = [failure(one) for one in results if not one.passed and one.test.id not in accepted]
+    if failed:
+        raise Conflict(f"{failed[0]}; that was not so when it was proposed; it has to be proposed again")
+    agreed = control.rollouts.consent(number, author, body.note, now, agrees=True)
+    asked = _asked(desk, number)
+    if agreed >= asked["reviewers_needed"]:
+        plan = revision.plan
+        how = replace(
+            policy.rollout,
+            waves=parse_waves(cast("list[str]", plan.get("waves", ["all"]))),
+            settle_s=cast("float", plan.get("settle_s", 0.0)),
+        )
+        _release(desk, number, policy, author, how, base)
+    return {"revision": number, "state": control.rollouts.state(number), **asked}
+
+
+@router.post("/revisions/{number}/reject")
+async def reject(desk: TheDesk, who: Who, author: Author, number: Number, body: Said) -> dict[str, Any]:
+    """Say no to a proposed revision, or withdraw one's own: it never comes into force."""
+    if author != (revision := desk.control.rollouts.find(number)).author:
+        _may_judge(desk, who, revision)
+    desk.control.rollouts.consent(number, author, body.note, desk.clock(), agrees=False)
+    return {"revision": number, "state": desk.control.rollouts.state(number), **_asked(desk, number)}
 
 
 @router.get("/tests")
@@ -149,24 +234,49 @@ async def standing_tests(desk: TheDesk) -> dict[str, Any]:
 async def rollout(desk: TheDesk) -> dict[str, Any]:
     """Say how every point stands to the revision in force; done is when all hold it."""
     control, now = desk.control, desk.clock()
-    known = control.store.progress().get(control.revision.number)
+    rollouts = control.rollouts
+    known, course = control.store.progress().get(control.revision.number), rollouts.course
+    compiling = control.stale or control.compiled != control.revision.number
     return {
         "revision": control.revision.number,
         "state": known.state if known else "good",
         "reason": known.reason if known else "",
+        "author": control.revision.author,
         "reverts_to": control.revision.reverts_to,
         "note": control.revision.note,
-        "compiling": control.stale or any(one.revision != control.revision.number for one in control.wanted.values()),
+        "compiling": compiling,
+        "base": course.base if course and rollouts.partly else None,
+        "wave": course.wave if course else 0,
+        "waves": control.waves(now),
+        "settle_s": course.settle_s if course else 0.0,
+        "well_since": course.well or None if course else None,
+        "unexpected_denials": list(rollouts.health.unexpected),
+        "failing_checks": list(rollouts.health.failing),
         **listed([row_shape(row) for row in control.rollout(now).values()]),
     }
+
+
+@router.post("/rollout/halt")
+async def halt(desk: TheDesk, author: Author, body: Said) -> dict[str, Any]:
+    """Open no further wave of the revision that is on its way, until it is resumed or reverted."""
+    desk.control.rollouts.halt(author, body.note or f"`{author}` halted it", desk.clock())
+    return await rollout(desk)
+
+
+@router.post("/rollout/resume")
+async def resume(desk: TheDesk, author: Author, body: Said) -> dict[str, Any]:
+    """Go on with a halted rollout; what was seen of it so far is accepted."""
+    desk.control.rollouts.resume(author, body.note, desk.clock())
+    desk.changed()
+    return await rollout(desk)
 
 
 @router.post("/revert")
 async def revert(desk: TheDesk, author: Author, body: Reverted) -> dict[str, Any]:
     """Put an earlier revision's documents in force again, at once, as a new revision."""
     control = desk.control
-    target = control.last_good() if body.to is None else body.to
-    documents = dict(control.find_revision(target).documents)
+    target = control.rollouts.last_good() if body.to is None else body.to
+    documents = dict(control.rollouts.find(target).documents)
     if body.dry_run:
         return {"revision": None, "to": target, "plan": await _plan(desk, documents, None)}
     revision = control.revert(target, author, body.note, desk.clock())
@@ -182,16 +292,16 @@ async def revisions(desk: TheDesk) -> dict[str, Any]:
 
 
 @router.get("/revisions/{number}")
-async def revision(desk: TheDesk, number: int) -> dict[str, Any]:
+async def revision(desk: TheDesk, number: Number) -> dict[str, Any]:
     """Show one revision with its documents and its plan."""
-    return revision_shape(desk.control.find_revision(number), desk.control.store.progress(), whole=True)
+    return revision_shape(desk.control.rollouts.find(number), desk.control.store.progress(), whole=True)
 
 
 @router.get("/diff")
-async def diff(desk: TheDesk, a: int, b: Annotated[int | None, Query()] = None) -> dict[str, Any]:
+async def diff(desk: TheDesk, a: Number, b: Number | None = None) -> dict[str, Any]:
     """Compare the documents of two revisions; without `b`, with those in force."""
     control = desk.control
-    old, new = control.find_revision(a), control.revision if b is None else control.find_revision(b)
+    old, new = control.rollouts.find(a), control.revision if b is None else control.rollouts.find(b)
     files: list[dict[str, Any]] = []
     for name in sorted(old.documents.keys() | new.documents.keys()):
         before, after = old.documents.get(name, ""), new.documents.get(name, "")
@@ -206,9 +316,18 @@ async def diff(desk: TheDesk, a: int, b: Annotated[int | None, Query()] = None) 
     return {"a": old.number, "b": new.number, "files": files}
 
 
-async def _plan(desk: TheDesk, documents: dict[str, str], since: str | None) -> dict[str, Any]:
+async def _plan(
+    desk: TheDesk,
+    documents: dict[str, str],
+    since: str | None,
+    who: Person | None = None,
+    right: Right = Right.AUTHOR,
+) -> dict[str, Any]:
+    """Plan; where `who` is given, only what they have `right` for: else `Denied`."""
     after, now = desk.control.ground(documents), desk.clock()
     made = await desk.plan(after)
+    if who is not None:
+        check_change(who, desk.control.ground(), after, made, right)
     changed = await desk.impact(after, moment(since, now, 0.0))
     tests = await asyncio.to_thread(run_tests, after.policy, after.fleet, now)
     return {
@@ -218,3 +337,60 @@ async def _plan(desk: TheDesk, documents: dict[str, str], since: str | None) -> 
         "tests": [test_shape(one) for one in tests],
         "replay": replay_shape(changed.seen, after.fleet, now),
     }
+
+
+def _course(rollout: Rollout, body: Applied) -> Rollout:
+    """Give how to roll out: as the documents say, but for what is asked for this once."""
+    waves = rollout.waves if body.waves is None else parse_waves(body.waves)
+    return replace(rollout, waves=waves, settle_s=rollout.settle_s if body.settle_s is None else body.settle_s)
+
+
+def _needed(desk: TheDesk, policy: Policy, planned: dict[str, Any]) -> list[dict[str, Any]]:
+    fleet = desk.control.ground().fleet.by_name
+    touched = [one["workload"] for one in planned["points"] if one["change"] != "none"]
+    changed = {fleet[name].labels for name in touched if name in fleet}
+    demands = desk.control.rollouts.demands(policy, tuple(changed))
+    return [{"where": str(one.where), "reviewers": one.reviewers, "place": str(one.place)} for one in demands]
+
+
+def _may_judge(desk: TheDesk, who: Person, revision: Revision) -> None:
+    """Raise `Denied` where a revision changes points that are not `who`'s to approve of."""
+    fleet = desk.control.ground().fleet.by_name
+    changed = [one["workload"] for one in cast("list[Any]", revision.plan.get("points", []))]
+    if not who.may_somewhere(Right.APPROVE):
+        raise Denied(f"`{who.name}` may not {Right.APPROVE}")
+    may_touch(who, Right.APPROVE, [fleet[name] for name in changed if name in fleet])
+
+
+def _asked(desk: TheDesk, number: int) -> dict[str, Any]:
+    """Say who agreed to a revision, and how many have to."""
+    revision = desk.control.rollouts.find(number)
+    needed = cast("list[Any]", revision.plan.get("approvals", []))
+    return {
+        "approvals": needed,
+        "reviewers_needed": max((one["reviewers"] for one in needed), default=0),
+        "consents": [
+            {"person": one.person, "agrees": one.agrees, "note": one.note, "at": one.at}
+            for one in desk.control.rollouts.consents(number)
+        ],
+    }
+
+
+def _waves(desk: TheDesk, waves: tuple[Wave, ...], planned: dict[str, Any]) -> list[dict[str, Any]]:
+    """Say which points each wave adds, and how many of them change."""
+    fleet = desk.control.ground().fleet.by_name
+    changing = {one["workload"] for one in planned["points"] if one["change"] != "none"}
+    points = {one["workload"]: fleet[one["workload"]].labels for one in planned["points"] if one["workload"] in fleet}
+    before: frozenset[str] = frozenset()
+    found: list[dict[str, Any]] = []
+    for number, wave in enumerate(waves):
+        there = opened(waves, number, points)
+        added = there - before
+        found.append({"wave": wave.name, "points": len(added), "changing": len(added & changing)})
+        before = there
+    return found
+
+
+def _release(desk: TheDesk, number: int, policy: Policy, author: str, how: Rollout, base: int) -> None:
+    desk.control.release(number, policy, desk.clock(), author, how=how, planned_on=base)
+    desk.changed()

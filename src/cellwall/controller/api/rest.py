@@ -1,4 +1,8 @@
-"""The people's API: REST over a Unix socket that only its owner may open."""
+"""The people's API: REST over a Unix socket that only its owner may open, and over TLS for whoever signs in.
+
+socket ─ at_socket ─┐
+TLS ────────────────┴─ Traced ─ Door ─ application ─ guard ─ route
+"""
 
 from __future__ import annotations
 
@@ -6,40 +10,83 @@ import asyncio
 import os
 import pwd
 import socket
+import ssl
 import struct
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cellwall.controller.api import answers, explain, grounds, inventory, policies, seen
+from cellwall.controller.access.trail import sign_head
+from cellwall.controller.api import (
+    answers,
+    audit,
+    controllers,
+    explain,
+    grounds,
+    health,
+    inventory,
+    orders,
+    people,
+    policies,
+    seen,
+    sign_in,
+    support,
+)
 from cellwall.controller.api.desk import Desk
-from cellwall.controller.errors import ControllerError
+from cellwall.controller.api.door import ROOT, Door, at_socket, guard
+from cellwall.controller.api.schema import PROBLEM, describe
+from cellwall.controller.api.trace import Traced, broke
+from cellwall.controller.ca import SERVER_DAYS
+from cellwall.controller.errors import ControllerError, TooOften
+from cellwall.controller.listening import listen
+from cellwall.controller.options import ControllerOptions, parse_endpoint
 from cellwall.controller.store.flows import FlowStoreError
 from cellwall.controller.store.state import StateError
 from cellwall.policy import PolicyError
 from cellwall.traffic import CellwallError
 
-ROOT = "/api/v1"
-PROBLEM = "application/problem+json"
+_TITLES = {
+    400: "bad request",
+    401: "not signed in",
+    403: "not allowed",
+    404: "not found",
+    409: "conflict",
+    429: "too often",
+    503: "try later",
+}
+KEEP_HOUSE_S, MOST_AT_ONCE, DAY_S = 60.0, 500, 86_400.0
 
 
 def create_app(desk: Desk) -> FastAPI:
     """Make the application that answers people."""
-    app = FastAPI(title="Cellwall", version="1", docs_url=None, redoc_url=None, openapi_url=f"{ROOT}/openapi.json")
+    app = FastAPI(
+        title="Cellwall",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=f"{ROOT}/openapi.json",
+        dependencies=[Depends(guard)],
+    )
     app.state.desk = desk
-    for room in (inventory, policies, seen, answers, explain, grounds):
+    rooms = (controllers, inventory, policies, seen, answers, explain, grounds, orders, sign_in, people, audit, support)
+    for room in rooms:
         app.include_router(room.router, prefix=ROOT)
+    app.include_router(health.router)
+    app.add_middleware(Door, desk=desk)
     app.add_exception_handler(CellwallError, _cellwall)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, broke)
+    describe(app)
     return app
 
 
@@ -58,8 +105,10 @@ async def _cellwall(_request: Request, error: Exception) -> JSONResponse:
     status = error.status if isinstance(error, ControllerError) else 400
     if isinstance(error, FlowStoreError | StateError):
         status = 503
-    titles = {400: "bad request", 403: "not allowed", 404: "not found", 409: "conflict", 503: "try later"}
-    return problem(status, titles.get(status, "error"), str(error), **_more(error))
+    answer = problem(status, _TITLES.get(status, "error"), str(error), **_more(error))
+    if isinstance(error, TooOften):
+        answer.headers["Retry-After"] = str(error.wait_s)
+    return answer
 
 
 def _more(error: Exception) -> dict[str, object]:
@@ -113,21 +162,100 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serve_people(desk: Desk, path: Path) -> AsyncGenerator[FastAPI]:
-    """Serve the API on a Unix socket at `path`, with mode 0600, until the block ends. Raises `ControllerError`."""
-    app = create_app(desk)
-    listener = _bind(path)
-    config = uvicorn.Config(
-        app, http=_Peer, ws="none", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2
+    """Serve the API on a Unix socket at `path`, with mode 0600, and over TLS where that is asked for.
+
+    Until the block ends. Raises `ControllerError`."""
+    app, options = create_app(desk), desk.control.options
+    traced = Traced(app, desk.control.log)
+    async with AsyncExitStack() as stack:
+        keeping = asyncio.create_task(_keep_house(desk))
+        stack.push_async_callback(_end, keeping, desk)
+        if options.people:
+            listener = listen(parse_endpoint(options.people))
+            stack.callback(listener.close)
+            context, hosts = _context(options), _hosts(options)
+            if options.people_cert is None:
+                desk.control.authority.renew_server(context, hosts, desk.clock())
+                renewing = asyncio.create_task(_renew(desk, context, hosts))
+                stack.callback(renewing.cancel)
+            await stack.enter_async_context(_serving(_config(traced, context), listener))
+            desk.control.log("people listen", port=listener.getsockname()[1], oidc=bool(desk.provider))
+        listener = _bind(path)
+        stack.callback(_remove, path)
+        stack.callback(listener.close)
+        await stack.enter_async_context(_serving(_config(at_socket(traced)), listener))
+        yield app
+
+
+def _config(app: ASGIApp, context: ssl.SSLContext | None = None) -> uvicorn.Config:
+    def given(_config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        assert context is not None
+        return context
+
+    return uvicorn.Config(
+        app,
+        http=_Peer,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MOST_AT_ONCE if context else None,
+        timeout_graceful_shutdown=2,
+        ssl_context_factory=given if context else None,
     )
+
+
+@asynccontextmanager
+async def _serving(config: uvicorn.Config, listener: socket.socket) -> AsyncGenerator[None]:
     server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        yield app
+        yield
     finally:
         server.should_exit = True
         await running
-        listener.close()
-        _remove(path)
+
+
+def _context(options: ControllerOptions) -> ssl.SSLContext:
+    """Make the TLS side of the people's face; without a certificate of its own it gets one of our CA."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if options.people_cert is not None:
+        try:
+            context.load_cert_chain(options.people_cert, options.people_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ControllerError(f"`{options.people_cert}` and its key cannot be used: {error}") from None
+    return context
+
+
+def _hosts(options: ControllerOptions) -> tuple[str, ...]:
+    """Give the names by which people may reach us: those that agents know, this machine's own, and where we listen."""
+    bound = parse_endpoint(options.people).host
+    named = [one.host for one in options.advertised]
+    return (*named, socket.gethostname(), *(() if bound in ("::", "0.0.0.0") else (bound,)))  # noqa: S104 - compared
+
+
+async def _renew(desk: Desk, context: ssl.SSLContext, hosts: tuple[str, ...]) -> None:
+    while True:
+        await asyncio.sleep(SERVER_DAYS * DAY_S / 3)
+        desk.control.authority.renew_server(context, hosts, desk.clock())
+
+
+async def _keep_house(desk: Desk) -> None:
+    """Sign the head of the audit log, and forget sessions that ended, every minute."""
+    while True:
+        await asyncio.sleep(KEEP_HOUSE_S)
+        with suppress(StateError):
+            sign_head(desk.control.store, desk.heads, desk.control.authority.bundle_key, desk.clock())
+            desk.people.prune()
+
+
+async def _end(keeping: asyncio.Task[None], desk: Desk) -> None:
+    keeping.cancel()
+    with suppress(StateError):
+        sign_head(desk.control.store, desk.heads, desk.control.authority.bundle_key, desk.clock())
 
 
 def _remove(path: Path) -> None:

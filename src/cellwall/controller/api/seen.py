@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter
 from fastapi import Query as Asked
 
 from cellwall.analysis import recolour
+from cellwall.controller.access import Person, Right, may_see
 from cellwall.controller.api.desk import (
     MOST_ITEMS,
     TheDesk,
+    Who,
     from_cursor,
     listed,
     moment,
@@ -22,19 +25,21 @@ from cellwall.controller.api.desk import (
 from cellwall.controller.api.shapes import denial_shape, edge_shape, flow_shape, map_shape
 from cellwall.controller.errors import ControllerError
 from cellwall.controller.store.flows import Query
-from cellwall.flows import FleetMap, FlowKey, FlowRecord, Outcome, draw_map
+from cellwall.flows import FleetMap, Flow, FlowKey, FlowRecord, Outcome, draw_map
 from cellwall.inventory import Fleet
 from cellwall.policy import Policy
 from cellwall.traffic import Network, parse_address, point
 
 router = APIRouter()
 Limit = Annotated[int, Asked(ge=1, le=MOST_ITEMS)]
+T = TypeVar("T", Flow, FlowRecord)
 SHOWN = ("allowed", "denied", "would")
 
 
 @router.get("/flows")
 async def flows(
     desk: TheDesk,
+    who: Who,
     source: Annotated[str | None, Asked(alias="from")] = None,
     to: str | None = None,
     port: str | None = None,
@@ -61,7 +66,7 @@ async def flows(
         records = await asyncio.to_thread(desk.flows.edges, start, end)
         kept = [
             one
-            for one in records
+            for one in _seen_by(who, ground.fleet, records)
             if _within(one.key, sources, destinations) and point(one.key.protocol, one.key.port) in wanted
         ]
         drawn = await asyncio.to_thread(_draw, kept, ground.fleet, (), ground.policy)
@@ -84,12 +89,13 @@ async def flows(
     if len(found) == limit:
         key = found[-1].key
         following = to_cursor(found[-1].last_seen, str(key.source), str(key.destination), key.protocol, key.port)
-    return listed([flow_shape(one, ground.fleet) for one in found], following)
+    return listed([flow_shape(one, ground.fleet) for one in _seen_by(who, ground.fleet, found)], following)
 
 
 @router.get("/map")
 async def draw(
     desk: TheDesk,
+    who: Who,
     group: str = "app,role",
     since: str | None = None,
     casts: bool = False,
@@ -101,7 +107,7 @@ async def draw(
     last seen.
     """
     ground, now = desk.control.ground(), desk.clock()
-    records = await asyncio.to_thread(desk.flows.tuples, moment(since, now, 0.0))
+    records = _seen_by(who, ground.fleet, await asyncio.to_thread(desk.flows.tuples, moment(since, now, 0.0)))
     if judged == "now":
         records = await asyncio.to_thread(recolour, ground.policy, ground.fleet, records, now)
     keys = tuple(word for word in group.split(",") if word)
@@ -126,11 +132,19 @@ async def series(desk: TheDesk, since: str = "1h", step_s: Annotated[float, Aske
 
 
 @router.get("/denials")
-async def denials(desk: TheDesk, since: str | None = None, limit: Limit = 1000) -> dict[str, Any]:
+async def denials(desk: TheDesk, who: Who, since: str | None = None, limit: Limit = 1000) -> dict[str, Any]:
     """List samples of denied packets, the newest first; flows have the counts."""
     fleet = desk.control.ground().fleet
     found = desk.control.store.denials(moment(since, desk.clock(), 0.0), limit)
-    return listed([denial_shape(one, fleet) for one in found])
+    return listed([denial_shape(one, fleet) for one in found if may_see(who, fleet.by_name.get(one.reporter))])
+
+
+def _seen_by(who: Person, fleet: Fleet, flows: Sequence[T]) -> tuple[T, ...]:
+    """Give the flows of which one end at least is theirs to see who ask."""
+    if who.may(Right.READ):
+        return tuple(flows)
+    owners = fleet.by_address
+    return tuple(one for one in flows if may_see(who, owners.get(one.key.source), owners.get(one.key.destination)))
 
 
 def _draw(

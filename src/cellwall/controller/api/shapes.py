@@ -178,6 +178,7 @@ def held_shape(answer: HeldVerdict | TableText | Counters) -> Json:
         "mode": answer.mode,
         "rules": list(answer.rules),
         "revision": answer.revision,
+        "foreign": answer.foreign,
     }
 
 
@@ -206,6 +207,9 @@ def facts_shape(facts: Facts, at: float) -> Json:
         "nft": facts.nft,
         "foreign": list(facts.foreign),
         "blind": list(facts.blind),
+        "troubles": list(facts.troubles),
+        "conntrack": {"tracked": facts.tracked, "most": facts.most_tracked},
+        "memory": {"free": facts.memory, "table": facts.table_memory},
         "listening": [
             {
                 "service": port_name(point(one.protocol, one.port)),

@@ -97,6 +97,10 @@ class MemoryFlows:
             ticks.append(Tick(since + step * step_s, total.allowed, total.denied, total.would_deny))
         return tuple(ticks)
 
+    def ping(self) -> None:
+        """See that the store is open."""
+        self._check()
+
     def count(self) -> int:
         """Count the records."""
         self._check()

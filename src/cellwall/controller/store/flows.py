@@ -99,6 +99,10 @@ class FlowStore(Protocol):
         """Count connections per step of `step_s` seconds from `since`, both ends merged; empty steps are left out."""
         ...
 
+    def ping(self) -> None:
+        """Do nothing, if the store is there to do it."""
+        ...
+
     def count(self) -> int:
         """Count the records that are kept."""
         ...

@@ -137,6 +137,10 @@ class FlowProcess:
         columns = self._ask("series", float(since), float(until), float(step_s))
         return tuple(Tick(since + step * step_s, *counts) for step, *counts in zip(*columns, strict=True))
 
+    def ping(self) -> None:
+        """See that the worker answers."""
+        self._ask("insert", ())
+
     def count(self) -> int:
         """Count the records."""
         return int(self._ask("count"))

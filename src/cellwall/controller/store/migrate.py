@@ -19,8 +19,7 @@ def migrate(connection: Connection, to: str = "head") -> None:
 
     Alembic's own environment file is not used: this function is all there is to it, and it runs at every start.
     """
-    folder = Path(migrations.__path__[0])
-    script = ScriptDirectory(str(folder), version_locations=[str(folder)], messaging_opts=Config().messaging_opts)
+    script = _script()
 
     def steps(revision: Any, context: MigrationContext) -> Any:
         # Alembic keeps this function behind an underscore, for its own environment file to call.
@@ -29,3 +28,13 @@ def migrate(connection: Connection, to: str = "head") -> None:
     context = MigrationContext.configure(connection, opts={"fn": steps, "script": script})
     with Operations.context(context):
         context.run_migrations()
+
+
+def newest() -> str:
+    """Give the newest migration that there is."""
+    return str(_script().get_current_head())
+
+
+def _script() -> ScriptDirectory:
+    folder = Path(migrations.__path__[0])
+    return ScriptDirectory(str(folder), version_locations=[str(folder)], messaging_opts=Config().messaging_opts)

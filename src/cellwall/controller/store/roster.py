@@ -109,6 +109,15 @@ class Roster:
             if (after := self._held.get(name, _NOTHING).workload) is not before.workload
         )
 
+    def touched(self) -> tuple[str, ...]:
+        """Give the names that the present write set anything of."""
+        return tuple(self._before)
+
+    def take(self, name: str, row: WorkloadRow | None, labels: Iterable[LabelRow]) -> None:
+        """Hold what another controller wrote of one name, before anything is written of it here."""
+        self._set(name, row, {(one.key, one.source): one for one in labels})
+        self._before.pop(name)
+
     def keep(self) -> None:
         """End a write: what was before is forgotten."""
         self._before.clear()

@@ -1,33 +1,22 @@
-"""The controller's state in SQL: SQLite, in WAL mode."""
+"""The controller's state in an SQL database."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import (
-    Connection,
-    Engine,
-    Row,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    select,
-    update,
-)
-from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.sql import Executable
+from sqlalchemy import Row, delete, func, select, update
 
 from cellwall.compile import Misfit
 from cellwall.controller.core import Standing
 from cellwall.controller.store import tables as t
+from cellwall.controller.store.asked import with_asked
+from cellwall.controller.store.database import Database, batched
+from cellwall.controller.store.engines import open_postgresql, open_sqlite
 from cellwall.controller.store.migrate import migrate
 from cellwall.controller.store.roster import Roster
 from cellwall.controller.store.state import (
@@ -40,7 +29,6 @@ from cellwall.controller.store.state import (
     Progress,
     Revision,
     RevisionState,
-    StateError,
     TestOutcome,
     TokenRow,
     WorkloadRow,
@@ -68,46 +56,57 @@ class _Point(msgspec.Struct, frozen=True, omit_defaults=True):
 class SqlState:
     """The state in an SQL database; see `StateStore` for what each call does."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._open: Connection | None = None
-        self._last: AuditEntry | None = None
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self._roster = Roster((), ())
         self._at = 0.0
-        with self.transaction():
-            migrate(self._connection())
-            found = self._rows(select(t.audit).order_by(t.audit.c.number.desc()).limit(1))
-            self._last = _audit(found[0]) if found else None
-            rows = [_workload(row) for row in self._rows(select(t.workloads))]
-            labels = [
-                LabelRow(row.workload, row.key, row.value, LabelSource(row.source), row.author, row.at)
-                for row in self._rows(select(t.labels))
-            ]
-            self._roster = Roster(rows, labels)
+        with database.transaction():
+            migrate(database.connection)
+        self._read_roster()
+        database.add_witness(self)
 
-    @contextmanager
-    def transaction(self) -> Generator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Make the calls inside one write; one inside another joins it."""
-        if self._open is not None:
-            yield
+        return self.database.transaction()
+
+    def _read_roster(self) -> None:
+        rows = [_workload(row) for row in self.database.rows(select(t.workloads))]
+        self._roster = Roster(rows, [_label(row) for row in self.database.rows(select(t.labels))])
+
+    # --- what a witness of the database does: the roster holds what the tables hold ---
+
+    def begun(self) -> None:
+        """Begin to gather what changes."""
+        self._at = 0.0
+
+    def ending(self) -> None:
+        """Append to the history what is other than before this write."""
+        changed = [(self._at, name, workload) for name, workload in self._roster.changed()]
+        self.database.add(t.history, *(_history(*one) for one in changed))
+        if touched := self._roster.touched():
+            self.database.note("inventory", *touched)
+
+    def kept(self) -> None:
+        """Keep the roster as it is."""
+        self._roster.keep()
+
+    def undone(self) -> None:
+        """Put back what was before."""
+        self._roster.undo()
+
+    def refresh(self, names: Iterable[str] | None) -> None:
+        """Read workloads again that another controller wrote; None is all of them."""
+        if names is None:
+            self._read_roster()
             return
-        last, self._at = self._last, 0.0
-        try:
-            with self._engine.begin() as self._open:
-                yield
-                self._remember()
-        except SQLAlchemyError as error:
-            self._last = last
-            self._roster.undo()
-            raise StateError(f"the store of the state: {str(error.args[0] if error.args else error)[:200]}") from None
-        except BaseException:
-            self._last = last
-            self._roster.undo()
-            raise
-        else:
-            self._roster.keep()
-        finally:
-            self._open = None
+        for some in batched(names):
+            w, c = t.workloads.c, t.labels.c
+            rows = {row.name: _workload(row) for row in self.database.rows(select(t.workloads).where(w.name.in_(some)))}
+            labels: dict[str, list[LabelRow]] = {name: [] for name in some}
+            for row in self.database.rows(select(t.labels).where(c.workload.in_(some))):
+                labels[row.workload].append(_label(row))
+            for name in some:
+                self._roster.take(name, rows.get(name), labels[name])
 
     # --- workloads ---
 
@@ -130,7 +129,7 @@ class SqlState:
     def put_workload(self, row: WorkloadRow, at: float) -> None:
         """Add or replace a workload."""
         with self._changing(at):
-            self._put(
+            self.database.put(
                 t.workloads,
                 {
                     "name": row.name,
@@ -146,9 +145,9 @@ class SqlState:
     def drop_workload(self, name: str, at: float) -> None:
         """Forget a workload."""
         with self._changing(at):
-            self._run(delete(t.workloads).where(t.workloads.c.name == name))
+            self.database.run(delete(t.workloads).where(t.workloads.c.name == name))
             for table in t.OF_WORKLOAD:
-                self._run(delete(table).where(table.c.workload == name))
+                self.database.run(delete(table).where(table.c.workload == name))
             self.revoke(name)
             self._roster.drop(name)
 
@@ -159,7 +158,7 @@ class SqlState:
     def put_label(self, row: LabelRow) -> None:
         """Set a label."""
         with self._changing(row.at):
-            self._put(
+            self.database.put(
                 t.labels,
                 {
                     "workload": row.workload,
@@ -175,97 +174,109 @@ class SqlState:
     def drop_label(self, workload: str, key: str, at: float) -> None:
         """Remove a label."""
         with self._changing(at):
-            self._run(delete(t.labels).where(t.labels.c.workload == workload, t.labels.c.key == key))
+            self.database.run(delete(t.labels).where(t.labels.c.workload == workload, t.labels.c.key == key))
             self._roster.drop_label(workload, key)
 
     def past(self, moment: float) -> tuple[PastRow, ...]:
         """Give what every workload was at a moment."""
         h = t.history.c
         last = select(func.max(h.place)).where(h.at <= moment).group_by(h.workload)
-        return tuple(_past(row) for row in self._rows(select(t.history).where(h.place.in_(last)).order_by(h.workload)))
+        # Sorted here: databases have orders of text of their own.
+        found = [_past(row) for row in self.database.rows(select(t.history).where(h.place.in_(last)))]
+        return tuple(sorted(found, key=lambda one: one.workload.name))
 
     def history(self, workload: str) -> tuple[PastRow, ...]:
         """Give all that a workload ever was."""
         h = t.history.c
         return tuple(
-            _past(row) for row in self._rows(select(t.history).where(h.workload == workload).order_by(h.place))
+            _past(row) for row in self.database.rows(select(t.history).where(h.workload == workload).order_by(h.place))
         )
 
     def put_facts(self, workload: str, facts: Facts, at: float) -> None:
         """Keep facts."""
-        self._put(t.facts, {"workload": workload, "facts": msgspec.msgpack.encode(facts), "at": at})
+        self.database.put(t.facts, {"workload": workload, "facts": msgspec.msgpack.encode(facts), "at": at})
 
     def facts(self) -> Mapping[str, tuple[Facts, float]]:
         """Give all facts."""
         return {
-            row.workload: (msgspec.msgpack.decode(row.facts, type=Facts), row.at) for row in self._rows(select(t.facts))
+            row.workload: (msgspec.msgpack.decode(row.facts, type=Facts), row.at)
+            for row in self.database.rows(select(t.facts))
         }
 
     def facts_of(self, workload: str) -> tuple[Facts, float] | None:
         """Give the facts of one workload."""
-        rows = self._rows(select(t.facts).where(t.facts.c.workload == workload))
+        rows = self.database.rows(select(t.facts).where(t.facts.c.workload == workload))
         return (msgspec.msgpack.decode(rows[0].facts, type=Facts), rows[0].at) if rows else None
 
     # --- enrolment ---
 
     def add_token(self, row: TokenRow) -> None:
         """Keep a token."""
-        self._run(
-            insert(t.tokens).values(
-                id=row.id,
-                digest=row.digest,
-                labels=dict(row.labels),
-                workload=row.workload,
-                uses=row.uses,
-                used=row.used,
-                expires=row.expires,
-                created=row.created,
-                author=row.author,
-            )
+        self.database.add(
+            t.tokens,
+            {
+                "id": row.id,
+                "digest": row.digest,
+                "labels": dict(row.labels),
+                "workload": row.workload,
+                "uses": row.uses,
+                "used": row.used,
+                "expires": row.expires,
+                "created": row.created,
+                "author": row.author,
+            },
         )
 
     def tokens(self) -> tuple[TokenRow, ...]:
         """Give all tokens."""
-        return tuple(_token(row) for row in self._rows(select(t.tokens).order_by(t.tokens.c.created.desc())))
+        return tuple(_token(row) for row in self.database.rows(select(t.tokens).order_by(t.tokens.c.created.desc())))
 
     def token(self, digest: str) -> TokenRow | None:
         """Give a token."""
-        rows = self._rows(select(t.tokens).where(t.tokens.c.digest == digest))
+        rows = self.database.rows(select(t.tokens).where(t.tokens.c.digest == digest))
         return _token(rows[0]) if rows else None
 
     def use_token(self, token: str, key: str, workload: str, at: float) -> bool:
         """Use a token up by one."""
         with self.transaction():
             uses = t.token_uses.c
-            if self._rows(select(uses.at).where(uses.token == token, uses.key == key, uses.workload == workload)):
+            if self.database.rows(
+                select(uses.at).where(uses.token == token, uses.key == key, uses.workload == workload)
+            ):
                 return True
             free = (t.tokens.c.id == token) & (t.tokens.c.used < t.tokens.c.uses)
-            if not self._rows(update(t.tokens).where(free).values(used=t.tokens.c.used + 1).returning(t.tokens.c.id)):
+            if not self.database.rows(
+                update(t.tokens).where(free).values(used=t.tokens.c.used + 1).returning(t.tokens.c.id)
+            ):
                 return False
-            self._run(insert(t.token_uses).values(token=token, key=key, workload=workload, at=at))
+            self.database.add(t.token_uses, {"token": token, "key": key, "workload": workload, "at": at})
             return True
 
     def add_certificate(self, row: CertificateRow) -> None:
         """Keep a certificate."""
-        self._run(
-            insert(t.certificates).values(
-                serial=row.serial, workload=row.workload, key=row.key, issued=row.issued, ends=row.ends, revoked=False
-            )
-        )
+        self.database.add(t.certificates, {**asdict(row), "revoked": False})
 
     def certificate(self, serial: str) -> CertificateRow | None:
         """Give a certificate that holds."""
         c = t.certificates.c
-        rows = self._rows(select(t.certificates).where(c.serial == serial, c.revoked.is_(False)))
+        rows = self.database.rows(select(t.certificates).where(c.serial == serial, c.revoked.is_(False)))
         return (
             CertificateRow(rows[0].serial, rows[0].workload, rows[0].key, rows[0].issued, rows[0].ends)
             if rows
             else None
         )
 
+    def certified(self) -> Mapping[str, str]:
+        """Give the workload of every certificate that holds."""
+        c = t.certificates.c
+        rows = self.database.rows(select(c.serial, c.workload).where(c.revoked.is_(False)))
+        return {str(row.serial): str(row.workload) for row in rows}
+
     def revoke(self, workload: str) -> None:
         """Revoke all certificates of a workload."""
-        self._run(update(t.certificates).where(t.certificates.c.workload == workload).values(revoked=True))
+        with self.transaction():
+            self.database.run(update(t.certificates).where(t.certificates.c.workload == workload).values(revoked=True))
+            self.database.note("revoked", workload)
 
     # --- policy ---
 
@@ -275,12 +286,12 @@ class SqlState:
         short = select(c.number, c.author, c.note, c.created, c.confirm_s, c.reverts_to).order_by(c.number.desc())
         return tuple(
             Revision(row.number, row.author, row.note, row.created, {}, {}, row.confirm_s, row.reverts_to)
-            for row in self._rows(short)
+            for row in self.database.rows(short)
         )
 
     def revision(self, number: int) -> Revision | None:
         """Give one revision."""
-        rows = self._rows(select(t.revisions).where(t.revisions.c.number == number))
+        rows = self.database.rows(select(t.revisions).where(t.revisions.c.number == number))
         if not rows:
             return None
         row = rows[0]
@@ -290,60 +301,49 @@ class SqlState:
 
     def add_revision(self, revision: Revision) -> None:
         """Keep a new revision."""
-        self._run(
-            insert(t.revisions).values(
-                number=revision.number,
-                author=revision.author,
-                note=revision.note,
-                created=revision.created,
-                documents=dict(revision.documents),
-                plan=dict(revision.plan),
-                confirm_s=revision.confirm_s,
-                reverts_to=revision.reverts_to,
-            )
+        self.database.add(
+            t.revisions, {**asdict(revision), "documents": dict(revision.documents), "plan": dict(revision.plan)}
         )
 
     def progress(self) -> Mapping[int, Progress]:
         """Give how far every revision has come."""
         return {
             row.revision: Progress(row.revision, RevisionState(row.state), row.reason, row.at)
-            for row in self._rows(select(t.progress))
+            for row in self.database.rows(select(t.progress))
         }
 
     def put_progress(self, progress: Progress) -> None:
         """Keep how far a revision has come."""
-        self._put(
-            t.progress,
-            {
-                "revision": progress.revision,
-                "state": progress.state.value,
-                "reason": progress.reason,
-                "at": progress.at,
-            },
-        )
+        self.database.put(t.progress, {**asdict(progress), "state": progress.state.value})
 
     def test_outcomes(self) -> Mapping[str, TestOutcome]:
         """Give how the tests stood last."""
         return {
             row.test: TestOutcome(row.test, row.passed, row.since, row.revision, row.counterexample)
-            for row in self._rows(select(t.test_outcomes))
+            for row in self.database.rows(select(t.test_outcomes))
         }
 
     def put_test_outcomes(self, outcomes: Sequence[TestOutcome]) -> None:
         """Keep how the tests stand."""
         with self.transaction():
-            self._run(delete(t.test_outcomes))
-            if outcomes:
-                self._run(insert(t.test_outcomes), [asdict(one) for one in outcomes])
+            self.database.run(delete(t.test_outcomes))
+            self.database.add(t.test_outcomes, *(asdict(one) for one in outcomes))
 
     # --- points ---
 
-    def standings(self) -> tuple[Standing, ...]:
-        """Give how every point stands."""
-        return tuple(
-            _standing(row.workload, msgspec.msgpack.decode(row.standing, type=_Point))
-            for row in self._rows(select(t.points).order_by(t.points.c.workload))
+    def standings(self, names: Iterable[str] | None = None) -> tuple[Standing, ...]:
+        """Give how every point stands, or those of some workloads."""
+        queries = (
+            [select(t.points)]
+            if names is None
+            else [select(t.points).where(t.points.c.workload.in_(some)) for some in batched(names)]
         )
+        found = [
+            _standing(row.workload, msgspec.msgpack.decode(row.standing, type=_Point))
+            for query in queries
+            for row in self.database.rows(query)
+        ]
+        return tuple(sorted(found, key=lambda one: one.workload))
 
     def put_standings(self, standings: Sequence[Standing]) -> None:
         """Keep how points stand."""
@@ -365,49 +365,46 @@ class SqlState:
             }
             for one in standings
         ]
-        self._put(t.points, *rows)
+        with self.transaction():
+            self.database.put(t.points, *rows)
+            if rows:
+                self.database.note("standing", *(one.workload for one in standings))
 
     def add_receipts(self, rows: Sequence[tuple[str, Receipt, float]]) -> None:
         """Keep receipts."""
-        if rows:
-            values = [
-                {"workload": name, "at": at, "receipt": msgspec.msgpack.encode(receipt)} for name, receipt, at in rows
-            ]
-            self._run(insert(t.receipts), values)
+        values = [
+            {"workload": name, "at": at, "receipt": msgspec.msgpack.encode(receipt)} for name, receipt, at in rows
+        ]
+        self.database.add(t.receipts, *values)
 
     def receipts(self, workload: str, limit: int) -> tuple[tuple[Receipt, float], ...]:
         """Give the last receipts."""
         c = t.receipts.c
-        rows = self._rows(select(t.receipts).where(c.workload == workload).order_by(c.id.desc()).limit(limit))
+        rows = self.database.rows(select(t.receipts).where(c.workload == workload).order_by(c.id.desc()).limit(limit))
         return tuple((msgspec.msgpack.decode(row.receipt, type=Receipt), row.at) for row in rows)
 
     # --- what happened ---
 
     def add_denials(self, rows: Sequence[DenialRow]) -> None:
         """Keep samples."""
-        if rows:
-            values = [
-                {
-                    "at": row.at,
-                    "reporter": row.reporter,
-                    "source": str(row.source),
-                    "destination": str(row.destination),
-                    "protocol": row.protocol,
-                    "port": row.port,
-                    "side": row.side,
-                    "outcome": row.outcome,
-                    "rule": row.rule,
-                    "revision": row.revision,
-                    "process": row.process,
-                }
-                for row in rows
-            ]
-            self._run(insert(t.denials), values)
+        # PostgreSQL's text holds no NUL, and a process may be called so.
+        values = [
+            {
+                **asdict(row),
+                "source": str(row.source),
+                "destination": str(row.destination),
+                "process": row.process.replace("\0", "�"),
+            }
+            for row in rows
+        ]
+        self.database.add(t.denials, *values)
 
     def denials(self, since: float, limit: int) -> tuple[DenialRow, ...]:
         """Give samples."""
         c = t.denials.c
-        rows = self._rows(select(t.denials).where(c.at >= since).order_by(c.at.desc(), c.id.desc()).limit(limit))
+        rows = self.database.rows(
+            select(t.denials).where(c.at >= since).order_by(c.at.desc(), c.id.desc()).limit(limit)
+        )
         return tuple(
             DenialRow(
                 row.at,
@@ -430,42 +427,31 @@ class SqlState:
     ) -> None:
         """Append to the audit log."""
         with self.transaction():
-            entry = audit_entry(self._last, at, author, action, subject, dict(details or {}))
-            self._run(
-                insert(t.audit).values(
-                    number=entry.number,
-                    at=entry.at,
-                    author=entry.author,
-                    action=entry.action,
-                    subject=entry.subject,
-                    details=entry.details,
-                    previous=entry.previous,
-                    hash=entry.hash,
-                )
-            )
-            self._last = entry
+            last = next(iter(self.audit(1)), None)
+            entry = audit_entry(last, at, author, action, subject, with_asked(details))
+            self.database.add(t.audit, asdict(entry))
 
     def audit(self, limit: int, before: int | None = None) -> tuple[AuditEntry, ...]:
         """Give entries of the audit log."""
         query = select(t.audit).order_by(t.audit.c.number.desc()).limit(limit)
         if before is not None:
             query = query.where(t.audit.c.number < before)
-        return tuple(_audit(row) for row in self._rows(query))
+        return tuple(_audit(row) for row in self.database.rows(query))
 
     def prune(self, before: float) -> None:
         """Forget what is old."""
         with self.transaction():
             newest = select(func.max(t.receipts.c.id)).group_by(t.receipts.c.workload)
-            self._run(delete(t.receipts).where(t.receipts.c.at < before, t.receipts.c.id.not_in(newest)))
-            self._run(delete(t.denials).where(t.denials.c.at < before))
+            self.database.run(delete(t.receipts).where(t.receipts.c.at < before, t.receipts.c.id.not_in(newest)))
+            self.database.run(delete(t.denials).where(t.denials.c.at < before))
             gone = select(t.tokens.c.id).where(t.tokens.c.expires < before)
-            self._run(delete(t.token_uses).where(t.token_uses.c.token.in_(gone)))
-            self._run(delete(t.tokens).where(t.tokens.c.expires < before))
-            self._run(delete(t.certificates).where(t.certificates.c.ends < before))
+            self.database.run(delete(t.token_uses).where(t.token_uses.c.token.in_(gone)))
+            self.database.run(delete(t.tokens).where(t.tokens.c.expires < before))
+            self.database.run(delete(t.certificates).where(t.certificates.c.ends < before))
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engine.dispose()
+        self.database.close()
 
     # --- the inventory's history ---
 
@@ -475,66 +461,22 @@ class SqlState:
             self._at = max(self._at, at)
             yield
 
-    def _remember(self) -> None:
-        """Append to the history what is other than before this write."""
-        changed = [(self._at, name, workload) for name, workload in self._roster.changed()]
-        if changed:
-            self._connection().execute(insert(t.history), [_history(*one) for one in changed])
 
-    # --- running statements ---
-
-    def _connection(self) -> Connection:
-        assert self._open is not None
-        return self._open
-
-    def _run(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
-        with self.transaction():
-            self._connection().execute(statement, rows)
-
-    def _rows(self, statement: Executable) -> Sequence[Row[Any]]:
-        with self.transaction():
-            return self._connection().execute(statement).all()
-
-    def _put(self, table: Any, *rows: dict[str, Any]) -> None:
-        """Add rows, or replace those with the same primary keys."""
-        if not rows:
-            return
-        keys = [column.name for column in table.primary_key.columns]
-        statement = upsert(table)
-        rest = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        self._run(statement.on_conflict_do_update(index_elements=keys, set_=rest), rows)
-
-
-def open_state(path: Path | None) -> SqlState:
+def open_state(path: Path | None, url: str = "") -> SqlState:
     """Open the state in the SQLite file at `path`, made and brought up to date; None keeps it in memory.
 
-    Raises `StateError`.
+    Where `url` names a PostgreSQL database, the state is there instead. Raises `StateError`.
     """
-    if path is not None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-    engine = create_engine(f"sqlite:///{path}" if path else "sqlite://", connect_args={"check_same_thread": False})
-
-    def connected(connection: Any, _record: object) -> None:
-        # The driver's own transactions begin too late; see SQLAlchemy, "Serializable isolation / Savepoints".
-        connection.isolation_level = None
-        for pragma in ("journal_mode=wal", "synchronous=full", "busy_timeout=10000", "foreign_keys=on"):
-            connection.execute(f"pragma {pragma}")
-
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql("begin immediate")
-
-    event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", begun)
-    try:
-        return SqlState(engine)
-    except SQLAlchemyError as error:
-        raise StateError(f"`{path}` cannot be opened: {str(error.args[0] if error.args else error)[:200]}") from None
+    return SqlState(Database(open_postgresql(url) if url else open_sqlite(path)))
 
 
 def _workload(row: Row[Any]) -> WorkloadRow:
     addresses = tuple(parse_address(text) for text in row.addresses)
     return WorkloadRow(row.name, row.agent, addresses, row.epoch, row.seen, row.version)
+
+
+def _label(row: Row[Any]) -> LabelRow:
+    return LabelRow(row.workload, row.key, row.value, LabelSource(row.source), row.author, row.at)
 
 
 def _history(at: float, name: str, workload: Workload | None) -> dict[str, Any]:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from json import dumps
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cellwall.controller.core import Standing
 from cellwall.inventory import Workload
 from cellwall.labels import Labels
 from cellwall.traffic import Address, CellwallError
 from cellwall.wire import Facts, Receipt
+
+if TYPE_CHECKING:
+    from cellwall.controller.store.database import Database
 
 
 class StateError(CellwallError):
@@ -32,10 +35,14 @@ class LabelSource(StrEnum):
 class RevisionState(StrEnum):
     """How far a revision has come.
 
-    On its way; in force everywhere that can be reached; everywhere but where points refused it; taken back;
-    overtaken by the next one."""
+    Waiting for consent; refused it, or withdrawn; on its way; stopped on its way, until a person says what next; in
+    force everywhere that can be reached; everywhere but where points refused it; taken back; overtaken by the next
+    one."""
 
+    PROPOSED = "proposed"
+    REJECTED = "rejected"
     ROLLING = "rolling"
+    HALTED = "halted"
     GOOD = "good"
     PARTIAL = "partial"
     FAILED = "failed"
@@ -201,6 +208,11 @@ class StateStore(Protocol):
     Every call raises `StateError` when the store cannot be used.
     """
 
+    @property
+    def database(self) -> Database:
+        """The database in which it is kept, where the stores of other areas keep theirs."""
+        ...
+
     def transaction(self) -> AbstractContextManager[None]:
         """Make the calls inside one write: all of them happen, or none when an exception leaves the block."""
         ...
@@ -267,6 +279,10 @@ class StateStore(Protocol):
         """Give the facts of one workload, and when they came."""
         ...
 
+    def refresh(self, names: Iterable[str] | None) -> None:
+        """Read workloads again that another controller wrote; None is all of them."""
+        ...
+
     # enrolment
 
     def add_token(self, row: TokenRow) -> None:
@@ -294,6 +310,10 @@ class StateStore(Protocol):
 
     def certificate(self, serial: str) -> CertificateRow | None:
         """Give a certificate that holds: one that we gave and did not revoke."""
+        ...
+
+    def certified(self) -> Mapping[str, str]:
+        """Give the workload of every certificate that holds, by serial number."""
         ...
 
     def revoke(self, workload: str) -> None:
@@ -332,8 +352,8 @@ class StateStore(Protocol):
 
     # points
 
-    def standings(self) -> tuple[Standing, ...]:
-        """Give how every point stands, as far as it was kept: none is connected."""
+    def standings(self, names: Iterable[str] | None = None) -> tuple[Standing, ...]:
+        """Give how every point stands, or those of some workloads, as far as it was kept: none is connected."""
         ...
 
     def put_standings(self, standings: Sequence[Standing]) -> None:

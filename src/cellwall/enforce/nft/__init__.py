@@ -4,6 +4,18 @@ from cellwall.enforce.nft.driver import NftPoint
 from cellwall.enforce.nft.elements import generation_id
 from cellwall.enforce.nft.program import TABLE
 from cellwall.enforce.nft.script import LOG_GROUP
+from cellwall.enforce.nft.trace import TRACE_TABLE, Dropped, Tracing, sweep_trace
 from cellwall.enforce.nft.watch import Transaction, Watch
 
-__all__ = ["LOG_GROUP", "TABLE", "NftPoint", "Transaction", "Watch", "generation_id"]
+__all__ = [
+    "LOG_GROUP",
+    "TABLE",
+    "TRACE_TABLE",
+    "Dropped",
+    "NftPoint",
+    "Tracing",
+    "Transaction",
+    "Watch",
+    "generation_id",
+    "sweep_trace",
+]

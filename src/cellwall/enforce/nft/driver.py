@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pwd
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cellwall.clients import KernelError
-from cellwall.compile import Members, Ruleset
-from cellwall.enforce.nft.element import Add, Branch, Delete, Element, ElementChange, goto
+from cellwall.compile import Members, OrderCard, Ruleset
+from cellwall.enforce.nft.element import Add, Branch, Delete, Element, ElementChange, goto, jump
 from cellwall.enforce.nft.elements import change, comments, describe, dump, open_link, table_exists
 from cellwall.enforce.nft.keys import SEEN_SETS, decode_seen, encode
-from cellwall.enforce.nft.program import TABLE, Data, Goto, Key, Program
+from cellwall.enforce.nft.orders import with_orders
+from cellwall.enforce.nft.program import TABLE, Data, Goto, Jump, Key, MapShape, Program
 from cellwall.enforce.nft.render import Local, Unit, render
 from cellwall.enforce.nft.script import build_script, scripts, sweep_script, switch_script
 from cellwall.enforce.nft.steps import Names, Steps, plan_steps
 from cellwall.enforce.point import Drift, Held, Leave, Receipt, Refused, Seen, digest_of
-from cellwall.policy import Mode
+from cellwall.policy import Action, Mode, OrderKind
 
 _ABOUT = re.compile(r"cellwall revision (\d+) mode (\w+) digest (\w*) workload (\S+)")
-_RULE_COMMENT = re.compile(r"(?:(?:allow|deny|wall|lifeline) (\S+)|no rule matches)")
+_KINDS = "|".join((*Action, *OrderKind))
+_RULE_COMMENT = re.compile(rf"(?:(?:{_KINDS}) (\S+)|no rule matches)")
 _SYSTEM_CGROUPS = Path("/sys/fs/cgroup")
 NFT_TIMEOUT_S = 120
+ENDING_S = 1.0
+"""The kernel counts down on a clock of its own, which nobody sets: so far may it be from ours."""
 
 
 class NftPoint:
@@ -41,10 +48,13 @@ class NftPoint:
         self._cgroup_root = cgroup_root or cgroup_mount
         self._link = open_link()
         self._program: Program | None = None
+        self._wanted = Program()
         self._applied: tuple[Ruleset, dict[bytes, int], Local] | None = None
         self._text = ""
         self._counts: dict[tuple[str, bytes], tuple[int, int]] = {}
         self._lost = 0
+        self.transactions = 0
+        """How many transactions this object has made; one that was refused is none."""
 
     # --- apply ---
 
@@ -73,7 +83,15 @@ class NftPoint:
     def _apply(self, ruleset: Ruleset, members: Members) -> Receipt:
         local = self._local(ruleset)
         digest = digest_of(ruleset)
-        steps = self._plan(render(ruleset, members, local, digest))
+        wanted = render(ruleset, members, local, digest)
+        how = self._make(wanted)
+        self._wanted = wanted
+        self._applied = ruleset, dict(members), local
+        return Receipt(digest, how)
+
+    def _make(self, wanted: Program) -> str:
+        """Make the table hold `wanted`, and say how. Raises `Refused`."""
+        steps = self._plan(wanted)
         if steps.switches:
             how = "refill"
             try:
@@ -93,15 +111,20 @@ class NftPoint:
             how = "elements" if changes else "none"
             self._send(changes)
         self._program = steps.program
-        self._applied = ruleset, dict(members), local
         if how == "refill":
             self._text = self._listing()
-        return Receipt(digest, how)
+        return how
 
     def _build(self, steps: Steps) -> None:
-        """Put what is new beside what is there; who is where may be a hundred thousand, so not as text."""
+        """Put what is new beside what is there; who is where may be a hundred thousand, so not as text.
+
+        Nor what ends by itself: so long as it takes to write it, it would last longer."""
         shapes = steps.program.shapes
-        places = [name for name in steps.come if shapes[name].data == "mark" and not shapes[name].interval]
+        places = [
+            name
+            for name in steps.come
+            if shapes[name].until is not None or (shapes[name].data == "mark" and not shapes[name].interval)
+        ]
         self._in_turn(build_script(steps, leave_out=places))
         self._send([one for name in places for one in _additions(steps, name)])
 
@@ -109,6 +132,7 @@ class NftPoint:
         for script in transactions:
             if script:
                 _nft_script(script)
+                self.transactions += 1
 
     def _plan(self, wanted: Program) -> Steps:
         return plan_steps(self._program if self._program is not None else self._names(), wanted)
@@ -143,6 +167,22 @@ class NftPoint:
                 if _peer_map(packed) == name:
                     elements[_peer_key(packed)] = number
 
+    def apply_orders(self, orders: tuple[OrderCard, ...]) -> None:
+        """Put these in place of the orders there are. Raises `Refused`; then the kernel is as it was."""
+        if self._program is None or self._applied is None:
+            raise Refused("orders change before anything was applied")
+        ruleset, members, local = self._applied
+        after = replace(ruleset, orders=orders)
+        wanted = with_orders(self._wanted, orders)
+        try:
+            self._make(wanted)
+        except Refused:
+            # Somebody took away what we count on.
+            self.apply(after, members)
+            return
+        self._wanted = wanted
+        self._applied = after, members, local
+
     def refresh_local(self) -> bool:
         """Look again for users and units, which come and go; apply where that changes anything, and say so."""
         if self._applied is None:
@@ -155,6 +195,7 @@ class NftPoint:
     def forget(self) -> None:
         """Forget what was applied: the next `apply` writes everything again, whatever the table holds."""
         self._program = None
+        self._wanted = Program()
         self._text = ""
 
     def _send(self, changes: list[ElementChange]) -> None:
@@ -164,6 +205,7 @@ class NftPoint:
             change(TABLE, changes, link=self._link)
         except KernelError as error:
             raise Refused(str(error)) from None
+        self.transactions += 1
 
     def _names(self) -> Names | None:
         """Read the names of what the table holds, for an object without memory of it."""
@@ -231,8 +273,9 @@ class NftPoint:
             ours, theirs = self._text.splitlines(), listing.splitlines()
             changed = sorted(set(ours) ^ set(theirs))
             found.append(Drift("chains", changed[0].strip() if changed else "the rules are in another order"))
+        now = time.time()
         for name, shape in program.shapes.items():
-            if not shape.data or name not in listing:
+            if not shape.data or name not in listing or _is_ending(shape, now):
                 continue
             wanted = {(*encode(shape, key), _netlink(data)) for key, data in program.elements[name].items()}
             held = {(e.key, e.key_end, e.data) for e in self._dump(name)}
@@ -344,11 +387,25 @@ def _peer_key(packed: bytes) -> Key:
 
 def _additions(steps: Steps, name: str) -> Iterable[Add]:
     shape = steps.program.shapes[name]
-    return (Add(name, encode(shape, key)[0], _netlink(data)) for key, data in steps.come[name])
+    left_ms = None if shape.until is None else math.ceil((shape.until - time.time()) * 1000)
+    if left_ms is not None and left_ms <= 0:
+        return ()
+    return (Add(name, encode(shape, key)[0], _netlink(data), timeout_ms=left_ms) for key, data in steps.come[name])
+
+
+def _is_ending(shape: MapShape, now: float) -> bool:
+    """Say whether elements may be gone of themselves: that is no drift."""
+    return shape.until is not None and now >= shape.until - ENDING_S
 
 
 def _netlink(data: Data) -> int | Branch:
-    return goto(data.chain) if isinstance(data, Goto) else data
+    match data:
+        case Goto(chain):
+            return goto(chain)
+        case Jump(chain):
+            return jump(chain)
+        case _:
+            return data
 
 
 def _objects(text: str) -> Iterable[tuple[str, dict[str, Any]]]:

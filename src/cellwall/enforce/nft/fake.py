@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from cellwall.enforce.nft.program import (
+    FAMILIES,
+    FAMILY_NUMBERS,
+    ICMP_FIELDS,
     Accept,
     Chain,
     Count,
@@ -37,7 +40,6 @@ from cellwall.enforce.nft.program import (
     Stray,
     Version,
 )
-from cellwall.enforce.nft.render import FAMILIES, ICMP_FIELDS
 from cellwall.traffic import ICMPS, PORTED, TCP, Address
 
 
@@ -84,14 +86,16 @@ class _Returned(Exception):
 class FakeKernel:
     """Runs packets through a `Program`, statement by statement."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, now: float = 0.0) -> None:
         self._program = program
+        self.now = now
+        """Elements that end by this moment are gone."""
         self.hits: Tally[str] = Tally()
 
     def run(self, hook: str, packet: Packet) -> Fate:
         """Give the fate of `packet` at the `input` or the `output` hook."""
         chain = self._program.chains[hook]
-        run = _Run(self._program, packet, self.hits)
+        run = _Run(self._program, packet, self.hits, self.now)
         try:
             run.chain(chain)
         except _Ended as end:
@@ -102,8 +106,9 @@ class FakeKernel:
 
 
 class _Run:
-    def __init__(self, program: Program, packet: Packet, hits: Tally[str]) -> None:
+    def __init__(self, program: Program, packet: Packet, hits: Tally[str], now: float) -> None:
         self._program = program
+        self._now = now
         self._packet = packet
         self._hits = hits
         self.mark = 0
@@ -151,6 +156,8 @@ class _Run:
                     data = self._find(held, tuple(self._read(name) for name in fields))
                     if isinstance(data, Goto):
                         return data.chain
+                    if isinstance(data, Jump):
+                        self._jump(data.chain)
                     matched = False
                 case LookupUnit(level, held):
                     data = self._find(held, (packet.cgroups.get(level),))
@@ -169,8 +176,7 @@ class _Run:
                     matched = True
                 case Jump(name):
                     matched = True
-                    with suppress(_Returned):
-                        self.chain(self._program.chains[name])
+                    self._jump(name)
                 case Goto(name):
                     return name
                 case Return():
@@ -189,6 +195,10 @@ class _Run:
                 return None
         return None
 
+    def _jump(self, name: str) -> None:
+        with suppress(_Returned):
+            self.chain(self._program.chains[name])
+
     def _read(self, name: Field) -> int | None:
         packet = self._packet
         source, destination, _, icmp = FAMILIES[packet.source.version]
@@ -198,6 +208,7 @@ class _Run:
             destination: int(packet.destination),
             Field.PROTOCOL: packet.protocol,
             Field.USER: packet.user,
+            Field.FAMILY: FAMILY_NUMBERS[packet.source.version],
         }
         if packet.protocol in PORTED:
             values[Field.SOURCE_PORT], values[Field.DESTINATION_PORT] = packet.source_port, packet.port
@@ -210,7 +221,8 @@ class _Run:
         return values.get(name)
 
     def _find(self, held: str, key: tuple[int | None, ...]) -> Data | None:
-        if None in key:
+        until = self._program.shapes[held].until
+        if None in key or (until is not None and until <= self._now):
             return None
         elements = self._program.elements[held]
         exact: Key = tuple((value, value) for value in key if value is not None)

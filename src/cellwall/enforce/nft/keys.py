@@ -7,8 +7,9 @@ import sys
 from ipaddress import IPv4Address, IPv6Address
 
 from cellwall.enforce.nft.element import concat, mark
+from cellwall.enforce.nft.orders import ALLOWED, DENIED, WOULD_DENY
 from cellwall.enforce.nft.program import Key, Kind, MapShape
-from cellwall.enforce.nft.render import ALLOWED, DENIED, RULE_MASK, WOULD_DENY
+from cellwall.enforce.nft.render import RULE_MASK
 from cellwall.enforce.point import Seen
 from cellwall.flows import Outcome
 
@@ -24,6 +25,7 @@ _SIZES = {
     Kind.ICMPV6_CODE: 1,
     Kind.USER: 4,
     Kind.CGROUP: 8,
+    Kind.FAMILY: 1,
 }
 _HOST_ORDER = {Kind.USER, Kind.CGROUP}
 

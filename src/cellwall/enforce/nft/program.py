@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cellwall.traffic import ICMP, ICMPV6
+
 TABLE = "cellwall"
 
 
@@ -27,6 +29,7 @@ class Kind(StrEnum):
     ICMPV6_CODE = "icmpv6_code"
     USER = "uid"
     CGROUP = "cgroupsv2"
+    FAMILY = "nf_proto"
 
 
 class Field(StrEnum):
@@ -45,7 +48,17 @@ class Field(StrEnum):
     ICMPV6_TYPE = "icmpv6 type"
     ICMPV6_CODE = "icmpv6 code"
     USER = "meta skuid"
+    FAMILY = "meta nfproto"
 
+
+FAMILIES = {
+    4: (Field.IP_SOURCE, Field.IP_DESTINATION, Kind.IPV4, ICMP),
+    6: (Field.IP6_SOURCE, Field.IP6_DESTINATION, Kind.IPV6, ICMPV6),
+}
+FAMILY_NUMBERS = {4: 2, 6: 10}
+"""NFPROTO_IPV4 and NFPROTO_IPV6 of linux/netfilter.h."""
+ICMP_FIELDS = {ICMP: (Field.ICMP_TYPE, Field.ICMP_CODE), ICMPV6: (Field.ICMPV6_TYPE, Field.ICMPV6_CODE)}
+ICMP_KINDS = {ICMP: (Kind.ICMP_TYPE, Kind.ICMP_CODE), ICMPV6: (Kind.ICMPV6_TYPE, Kind.ICMPV6_CODE)}
 
 Range = tuple[int, int]
 Key = tuple[Range, ...]
@@ -59,13 +72,22 @@ class Goto:
     chain: str
 
 
-Data = int | Goto
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Go through a chain and come back."""
+
+    chain: str
+
+
+Data = int | Goto | Jump
 """The data of an element: a mark, or where to go."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapShape:
-    """How a map or set is declared. `data` is `mark`, `verdict`, or empty for a set that packets fill."""
+    """How a map or set is declared. `data` is `mark`, `verdict`, or empty for a set that packets fill.
+
+    With `until` (seconds since the epoch, UTC) the kernel itself takes the elements out at that moment."""
 
     name: str
     key: tuple[Kind, ...]
@@ -73,6 +95,7 @@ class MapShape:
     interval: bool = False
     size: int = 0
     timeout_s: int = 0
+    until: float | None = None
 
 
 # --- statements ---
@@ -181,13 +204,6 @@ class Sample:
 
     prefix: str
     per_second: int = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Jump:
-    """Go through a chain and come back."""
-
-    chain: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
     input ─ loopback? reply? lifeline? ─ mark := class of the sender ─ face of the local address
       in1 ─ class . protocol . port → rule ─ the same for everyone (mark 0) → rule ─ default
-    rule ─ counter ─ the first packet of a connection is counted by tuple ─ accept or refuse
+    rule ─ orders of an emergency ─ counter ─ the first packet of a connection is counted by tuple ─ accept or refuse
 
 Every packet of the original direction is looked up; only replies take conntrack's word. The mark carries the class
 from one look-up to the next, and then, with the tuple, the verdict and the rule into the counting sets; it is 0
@@ -16,8 +16,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cellwall.compile import EVERYONE, Entry, Face, Members, NetworkSpan, RuleCard, Ruleset
+from cellwall.enforce.nft.orders import ALLOWED, ORDERS, SEALS, WOULD_DENY, put_orders, refusing
 from cellwall.enforce.nft.place import Cell, place
 from cellwall.enforce.nft.program import (
+    FAMILIES,
+    ICMP_FIELDS,
+    ICMP_KINDS,
     Accept,
     Chain,
     Count,
@@ -51,11 +55,9 @@ from cellwall.enforce.nft.program import (
     Version,
 )
 from cellwall.flows import Side
-from cellwall.policy import Action, Mode
+from cellwall.policy import ESSENTIAL, Action, Mode
 from cellwall.traffic import ICMP, ICMPS, ICMPV6, PORTED, Address
 
-ALLOWED, DENIED, WOULD_DENY = 1 << 30, 2 << 30, 3 << 30
-"""The upper two bits of the mark with which a tuple is counted; below them, 28 bits of the rule's number."""
 RULE_MASK = (1 << 28) - 1
 SEEN_SIZE = 65536
 SEEN_TIMEOUT_S = 600
@@ -110,6 +112,7 @@ class _Renderer:
         for card in ruleset.rules:
             out.chains[self._chain_of[card.number]] = Chain(tuple(self._rule(card)))
         out.chains[MISS] = Chain(tuple(self._default()))
+        put_orders(out, ruleset.orders)
         # A late or repeated segment of an allowed connection is a stray; a reset would end the connection.
         stray = Line((Stray(), Drop()), "no answer to what may belong to an open connection")
         out.chains["refuse"] = Chain((stray, Line((Refuse(tcp=True),)), Line((Refuse(tcp=False),))))
@@ -117,7 +120,7 @@ class _Renderer:
         classes = (f"class {number:#010x} is {title}" for number, title in sorted(titles.items()))
         out.chains["about"] = Chain(tuple(Line((Counter(),), comment) for comment in (about, *classes)))
         for name in out.shapes:
-            if out.shapes[name].data:
+            if out.shapes[name].data and name not in out.elements:
                 out.elements[name] = self._elements[name]
         return out
 
@@ -166,7 +169,9 @@ class _Renderer:
     def _base(self, side: Side, groups: list[tuple[Face, ...]]) -> None:
         arriving = side is Side.INGRESS
         lines = [Line((Loopback(arriving), Accept()), "lifeline loopback"), Line((Reply(), Accept()), "replies")]
-        lines += self._lifelines(side)
+        lines += self._lifelines(side, essential=True)
+        lines.append(Line((Jump(SEALS),)))
+        lines += self._lifelines(side, essential=False)
         lines.append(Line((SetMark(0),)))
         lines += self._classify(side)
         for version, (source, destination, kind, _) in FAMILIES.items():
@@ -193,9 +198,9 @@ class _Renderer:
                 yield Line((MarkFrom(peer, f"net{version}"),))
             yield Line((MarkFrom(peer, f"peer{version}"),))
 
-    def _lifelines(self, side: Side) -> Iterable[Line]:
+    def _lifelines(self, side: Side, *, essential: bool) -> Iterable[Line]:
         for card in self._ruleset.lifelines:
-            if side not in card.sides:
+            if side not in card.sides or (card.id in ESSENTIAL) is not essential:
                 continue
             for matches in _spans(card.spans):
                 if not card.to:
@@ -294,6 +299,7 @@ class _Renderer:
         self._units(f"out{index}_rest", of_nobody, default=plain)
         lines.append(Line((HasUser(), Goto(f"out{index}_rest"))))
         # What the kernel sends for a connection whose process is gone (its last acknowledgements) has no user.
+        lines.append(Line((Known(), Jump(ORDERS))))
         lines.append(Line((Known(), Accept()), "the end of a connection whose process is gone"))
         self._out.chains[f"out{index}_who"] = Chain((*lines, Line((Goto(plain),))))
 
@@ -313,6 +319,8 @@ class _Renderer:
     # --- what happens ---
 
     def _rule(self, card: RuleCard) -> Iterable[Line]:
+        if card.action is not Action.LIFELINE:
+            yield Line((Jump(ORDERS),))
         yield Line((Counter(),), f"{card.action} {card.id} {card.place}".strip())
         mode = self._ruleset.mode
         if card.action in {Action.ALLOW, Action.LIFELINE}:
@@ -324,31 +332,20 @@ class _Renderer:
             yield Line((New(), SetMark(WOULD_DENY | card.number), Jump("see")))
             yield Line((SetMark(0), Accept()), "would be denied")
         else:
-            yield from self._refusing(card.number, card.id)
-
-    def _refusing(self, number: int, name: str) -> Iterable[Line]:
-        yield Line((SetMark(DENIED | number), Jump("see")))
-        yield Line((SetMark(0),))
-        yield Line((Sample(f"cw:denied:{name}"),))
-        yield Line((Goto("refuse"),))
+            yield from refusing(card.number, card.id)
 
     def _default(self) -> Iterable[Line]:
         mode = self._ruleset.mode
+        yield Line((Jump(ORDERS),))
         yield Line((Counter(),), f"no rule matches, mode {mode}")
         if mode is Mode.ENFORCE:
-            yield from self._refusing(DEFAULT_RULE, "default")
+            yield from refusing(DEFAULT_RULE, "default")
         else:
             yield Line((New(), SetMark(WOULD_DENY | DEFAULT_RULE), Jump("see")))
             yield Line((SetMark(0), Accept()), "unprotected")
 
 
 DIRECTION = {Side.INGRESS: "in", Side.EGRESS: "out"}
-FAMILIES = {
-    4: (Field.IP_SOURCE, Field.IP_DESTINATION, Kind.IPV4, ICMP),
-    6: (Field.IP6_SOURCE, Field.IP6_DESTINATION, Kind.IPV6, ICMPV6),
-}
-ICMP_FIELDS = {ICMP: (Field.ICMP_TYPE, Field.ICMP_CODE), ICMPV6: (Field.ICMPV6_TYPE, Field.ICMPV6_CODE)}
-ICMP_KINDS = {ICMP: (Kind.ICMP_TYPE, Kind.ICMP_CODE), ICMPV6: (Kind.ICMPV6_TYPE, Kind.ICMPV6_CODE)}
 TIER_KINDS = {
     "icmp4": ICMP_KINDS[ICMP],
     "icmp6": ICMP_KINDS[ICMPV6],

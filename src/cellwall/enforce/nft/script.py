@@ -6,7 +6,9 @@ from collections.abc import Container, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
+from cellwall.enforce.nft.orders import ORDERS
 from cellwall.enforce.nft.program import (
+    FAMILY_NUMBERS,
     TABLE,
     Accept,
     Chain,
@@ -45,6 +47,7 @@ from cellwall.enforce.nft.steps import Names, Steps, plan_steps
 LOG_GROUP = 5
 MOST_COMMENT = 127
 ELEMENTS_A_LINE = 2000
+FAMILY_NAMES = {number: f"ipv{version}" for version, number in FAMILY_NUMBERS.items()}
 
 
 def transaction(held: Program | Names | None, wanted: Program) -> str:
@@ -62,7 +65,9 @@ def build_script(steps: Steps, leave_out: Container[str] = ()) -> str:
     """Write what is to stand beside what is there, without the elements of the maps to `leave_out`."""
     program = steps.program
     out = [_declare(shape) for shape in steps.new_maps]
-    out += [f"add chain inet {TABLE} {name}" for name in steps.new_chains]
+    # That of orders stays where it is, and is called by what is built before it is written.
+    called = [ORDERS] if ORDERS in program.chains and steps.new_chains else []
+    out += [f"add chain inet {TABLE} {name}" for name in (*called, *steps.new_chains)]
     for name, elements in steps.come.items():
         if name not in leave_out:
             out.extend(_elements("add", program.shapes[name], elements, program.cgroups))
@@ -116,7 +121,7 @@ def _elements(
 
 
 def _data(data: Data) -> str:
-    return f"{data:#010x}" if isinstance(data, int) else f"goto {data.chain}"
+    return f"{data:#010x}" if isinstance(data, int) else write(data)
 
 
 def _key(kinds: tuple[Kind, ...], key: Key, cgroups: Mapping[int, str]) -> str:
@@ -140,6 +145,8 @@ def _value(kind: Kind, value: int) -> str:
             return str(IPv4Address(value))
         case Kind.IPV6:
             return str(IPv6Address(value))
+        case Kind.FAMILY:
+            return FAMILY_NAMES[value]
         case _:
             return str(value)
 
@@ -148,7 +155,7 @@ def _declare(shape: MapShape) -> str:
     name = f"inet {TABLE} {shape.name}"
     kinds = " . ".join(shape.key)
     if shape.data:
-        flags = " flags interval ;" if shape.interval else ""
+        flags = " flags interval ;" if shape.interval else " flags timeout ;" if shape.until is not None else ""
         return f"add map {name} {{ type {kinds} : {shape.data} ;{flags} }}"
     return (
         f"add set {name} {{ type {kinds} ; flags dynamic,timeout ; size {shape.size} ; timeout {shape.timeout_s}s ; }}"

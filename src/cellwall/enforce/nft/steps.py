@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+from cellwall.enforce.nft.orders import ORDERS, SEALS
 from cellwall.enforce.nft.program import (
     Chain,
     Count,
@@ -34,8 +35,9 @@ from cellwall.enforce.nft.program import (
     Statement,
 )
 
-FIXED = ("input", "output", "about")
-"""Chains that are rewritten where they are: those that the kernel calls, and one that nobody goes to."""
+FIXED = (SEALS, ORDERS, "input", "output", "about")
+"""Chains that are rewritten where they are: those that the kernel calls, one that nobody goes to, and two that lead to
+the orders of an emergency, of which so much is called that it would all have to be built anew."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class _Planner:
         for shape in self._wanted.shapes.values():
             if not shape.data:
                 self._seen(shape)
-        for name in FIXED:
+        self._placed.update({SEALS: SEALS, ORDERS: ORDERS})
+        for name in (one for one in FIXED if one in self._wanted.chains):
             chain = self._rename(self._wanted.chains[name])
             self._out.chains[name] = chain
             if self._held.chains.get(name) != chain:
@@ -122,7 +125,7 @@ class _Planner:
         before = self._held.elements.get(old)
         place = ""
         if before is not None and replace(self._held.shapes[old], name=name) == shape:
-            if before == elements:
+            if before is elements or before == elements:
                 place = old
             elif shape.data == "mark" and not shape.interval and not _moved(before, elements):
                 place = old
@@ -139,7 +142,13 @@ class _Planner:
         return place
 
     def _goto(self, data: Data) -> Data:
-        return Goto(self._chain(data.chain)) if isinstance(data, Goto) else data
+        match data:
+            case Goto(chain):
+                return Goto(self._chain(chain))
+            case Jump(chain):
+                return Jump(self._chain(chain))
+            case _:
+                return data
 
     def _chain(self, name: str) -> str:
         if name in self._placed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,23 +104,24 @@ class Watch:
         return self._link.lost + self._missed
 
     @contextmanager
-    def deaf(self, transactions: int = 1) -> Generator[None]:
-        """Hear nothing while this process makes so many `transactions`: for those of thousands of elements.
+    def deaf(self, made: Callable[[], int] | None = None) -> Generator[None]:
+        """Hear nothing while this process changes thousands of elements.
 
         While anybody listens, the kernel makes a notice for each element before it drops those that are ignored:
-        at 200,000 it held 1.3 GiB for them. When anyone else changed something meanwhile, `lost` grows; a
-        transaction that is refused is to raise out of here.
+        at 200,000 it held 1.3 GiB for them. `made` says how many transactions this process has made so far; without,
+        it is one unless an error is raised out of here. When anyone else changed something meanwhile, `lost` grows.
         """
         with open_link() as own:
-            before = generation_id(link=own)
+            before, counted = generation_id(link=own), made() if made else 0
             self._link.leave(_GROUP_NFTABLES)
-            made = 0
+            ours = 0
             try:
                 yield
-                made = transactions
+                ours = 1
             finally:
                 self._link.join(_GROUP_NFTABLES)
-                self._missed += generation_id(link=own) != before + made
+                ours = made() - counted if made else ours
+                self._missed += generation_id(link=own) != before + ours
 
     def fileno(self) -> int:
         """Give the descriptor to wait for."""

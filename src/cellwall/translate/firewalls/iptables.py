@@ -129,7 +129,8 @@ class _Saved:
 
 
 def _named(sets: Iterable[IpSet]) -> dict[Intervals, str]:
-    return {one.elements()[0][0]: one.name for one in sets if one.kinds == ("ip",) and one.pairs and not one.unread}
+    plain = (one for one in sets if one.kinds == ("ip",) and not one.unread)
+    return {addresses: one.name for one in plain for addresses, _ in one.elements()[:1]}
 
 
 def _read(rule: Rule, line: Line) -> Iterator[tuple[Place, str]]:

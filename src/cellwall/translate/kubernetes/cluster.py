@@ -248,7 +248,7 @@ class _Reader:
 
 
 def _addresses(status: dict[str, Node]) -> tuple[Address, ...]:
-    listed = [opened(one)["ip"] for one in status["podIPs"].items()] if "podIPs" in status else []
+    listed = [needed(one, opened(one), "ip") for one in status["podIPs"].items()] if "podIPs" in status else []
     listed += [status["podIP"]] if "podIP" in status and status["podIP"].text() else []
     return tuple(sorted({one.parse(parse_address) for one in listed}, key=str))
 

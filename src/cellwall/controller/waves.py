@@ -1,0 +1,35 @@
+"""Which points have a revision when so many waves of its rollout are open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from itertools import pairwise
+from math import ceil
+
+from cellwall.labels import Labels
+from cellwall.policy import Wave
+
+
+def opened(waves: Sequence[Wave], last: int, points: Mapping[str, Labels]) -> frozenset[str]:
+    """Give the points of `points` (name and labels of the workload) that are in the waves up to number `last`.
+
+    Which ones a share takes depends on their names alone: the same ones, rollout after rollout, and those of a smaller
+    share are among those of a larger."""
+    if last >= len(waves) - 1:
+        return frozenset(points)
+    found: set[str] = set()
+    for wave in waves[: last + 1]:
+        if wave.where is not None:
+            found |= {name for name, labels in points.items() if wave.where.matches(labels)}
+    share = max((wave.share for wave in waves[: last + 1]), default=0.0)
+    if share and points:
+        ranked = sorted(points, key=lambda name: sha256(name.encode()).digest())
+        found |= set(ranked[: max(1, ceil(share * len(ranked)))])
+    return frozenset(found)
+
+
+def sizes(waves: Sequence[Wave], points: Mapping[str, Labels]) -> tuple[int, ...]:
+    """Say how many points each wave adds."""
+    counts = [0, *(len(opened(waves, last, points)) for last in range(len(waves)))]
+    return tuple(after - before for before, after in pairwise(counts))
