@@ -10,9 +10,9 @@ demo: ## show a small fleet being walled, in network namespaces (needs root or s
 	@scripts/setup.sh --root
 	@$(SUDO) .venv/bin/cellwall demo
 
-test: ## run every suite, on the real kernel too, within ten minutes
+test: ## run every suite, on the real kernel and real PostgreSQL too, within twenty minutes
 	@scripts/setup.sh --root
-	@scripts/suites.sh --seconds 600 architecture unit property golden contract stories kernel fleet
+	@scripts/suites.sh --seconds 1200 architecture unit property golden fuzz packaging contract stories kernel fleet
 
 check: setup ## format, lint, strict types, and the tests that need no kernel
 	.venv/bin/ruff format --check .
@@ -28,6 +28,13 @@ bench: ## measure the design load, beside rivals where they can be had, and prin
 	@scripts/setup.sh --bench
 	@$(SUDO) $(PYTHON) -m tests.bench
 
+deb: setup ## build the Debian packages into dist/
+	packaging/deb/build.sh
+
+packages: ## try packages and roles on whole machines, half an hour; needs root
+	@scripts/setup.sh --packaging
+	$(SUDO) env CELLWALL_PACKAGES=1 $(PYTHON) -m pytest tests/packaging -o faulthandler_timeout=900
+
 golden: setup ## rewrite the golden files; review the difference
 	CELLWALL_GOLDEN=rewrite $(PYTHON) -m pytest tests/golden
 	@git --no-pager diff --stat -- tests/golden
@@ -38,7 +45,7 @@ docs: ## build the documentation into site/
 
 soak: ## run the property, contract, kernel and fleet tests for long, within an hour
 	@scripts/setup.sh --root
-	@CELLWALL_SOAK=1 scripts/suites.sh --seconds 3600 property contract kernel fleet
+	@CELLWALL_SOAK=1 scripts/suites.sh --seconds 3600 property fuzz contract kernel fleet
 
 lock: setup ## write requirements/*.txt anew from pyproject.toml
 	@scripts/lock.sh
@@ -50,4 +57,4 @@ clean: ## remove what the targets made; .venv stays
 	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis .coverage .venv-setup.log
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check kernel bench golden docs soak lock setup clean
+.PHONY: help demo test check kernel bench deb packages golden docs soak lock setup clean
