@@ -4,15 +4,15 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PYTHON := .venv/bin/python
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: ## show a small fleet being walled, in network namespaces (needs root or sudo)
 	@scripts/setup.sh --root
 	@$(SUDO) .venv/bin/cellwall demo
 
-test: ## run every suite, on the real kernel and real PostgreSQL too, within twenty minutes
+test: ## run every suite, on the real kernel and real PostgreSQL too, within half an hour
 	@scripts/setup.sh --root
-	@scripts/suites.sh --seconds 1200 architecture unit property golden fuzz packaging contract stories kernel fleet
+	@scripts/suites.sh --seconds 1800 architecture unit property golden fuzz packaging contract stories kernel fleet
 
 check: setup ## format, lint, strict types, and the tests that need no kernel
 	.venv/bin/ruff format --check .
@@ -43,9 +43,13 @@ docs: ## build the documentation into site/
 	@scripts/setup.sh --docs
 	.venv/bin/zensical build --clean
 
-soak: ## run the property, contract, kernel and fleet tests for long, within an hour
+soak: ## run the property, contract and kernel tests for long, within an hour
 	@scripts/setup.sh --root
-	@CELLWALL_SOAK=1 scripts/suites.sh --seconds 3600 property fuzz contract kernel fleet
+	@CELLWALL_SOAK=1 scripts/suites.sh --seconds 3600 property contract kernel
+
+soak-more: ## feed the parsers mutants and try whole fleets for long, within an hour
+	@scripts/setup.sh --root
+	@CELLWALL_SOAK=1 scripts/suites.sh --seconds 3600 fuzz fleet
 
 lock: setup ## write requirements/*.txt anew from pyproject.toml
 	@scripts/lock.sh
@@ -57,4 +61,4 @@ clean: ## remove what the targets made; .venv stays
 	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis .coverage .venv-setup.log
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check kernel bench deb packages golden docs soak lock setup clean
+.PHONY: help demo test check kernel bench deb packages golden docs soak soak-more lock setup clean

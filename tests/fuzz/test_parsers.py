@@ -40,7 +40,7 @@ def test_what_is_well_formed_is_read(target: Target) -> None:
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_only_its_own_errors_come_out_of_a_parser(target: Target) -> None:
-    examples = settings().max_examples * (25 if SOAK else 1)
+    examples = settings().max_examples * (4 if SOAK else 1)
 
     @settings(max_examples=examples)
     @given(mutants(target.seeds))

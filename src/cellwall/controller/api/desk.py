@@ -7,7 +7,9 @@ import base64
 import json
 import math
 import re
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -201,7 +203,19 @@ def ports(text: str | None, policy: Policy) -> PortSet:
                 for one in meant:
                     found |= parse_ports(one)
             except ServiceError as error:
-                raise ControllerError(str(error)) from None
+                known = _well_known(word)
+                if not known:
+                    raise ControllerError(str(error)) from None
+                found |= known
+    return found
+
+
+def _well_known(word: str) -> PortSet:
+    """Give the ports of a service that this machine knows by name, such as `ssh` (services(5)); none of another."""
+    found = NOTHING
+    for protocol in ("tcp", "udp"):
+        with suppress(OSError, ValueError):
+            found |= parse_ports(f"{protocol}/{socket.getservbyname(word, protocol)}")
     return found
 
 
