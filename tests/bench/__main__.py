@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
 
-from tests.bench import agent, analyses, compiling, control, core, datapath, evaluating, peers, repair, updates
+from tests.bench import agent, analyses, applied, compiling, control, core, datapath, evaluating, peers, repair, updates
 from tests.bench.leftovers import sweep
 from tests.bench.measure import Progress, Scale, Section
 from tests.bench.report import PAGE, ROOT, markdown, plain, this_machine, write
@@ -26,6 +26,7 @@ BENCHES: dict[str, Callable[[Scale, Progress], Section]] = {
     "updates": updates.run,
     "agent": agent.run,
     "repair": repair.run,
+    "applied": applied.run,
     "core": core.run,
     "compiling": compiling.run,
     "evaluating": evaluating.run,

@@ -22,6 +22,7 @@ from tests.postgresql import Server, programs, running
 from cellwall.compile import Misfit
 from cellwall.controller import store as areas
 from cellwall.controller.core import Standing
+from cellwall.controller.errors import StateError
 from cellwall.controller.store.migrate import migrate
 from cellwall.controller.store.sql import SqlState, open_state
 from cellwall.controller.store.state import (
@@ -34,7 +35,6 @@ from cellwall.controller.store.state import (
     Progress,
     Revision,
     RevisionState,
-    StateError,
     TestOutcome,
     TokenRow,
     WorkloadRow,

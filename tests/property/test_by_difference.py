@@ -159,6 +159,24 @@ def test_who_falls_together_with_an_older_class_is_touched() -> None:
     assert compiler.touched(change) == {"x"}
 
 
+def test_a_class_that_workloads_of_other_labels_left_last_is_made_anew() -> None:
+    """Labels that no rule tells apart share a class; who left it first must not come back to what is gone."""
+    text = """
+        networks: {near: [10.0.0.0/25], far: [10.0.0.128/25]}
+        rules:
+          - {id: a, allow: any, from: app!=shop, to: network:near}
+          - {id: b, allow: any, from: app!=shop, to: network:far}
+    """
+    policy, blog, wiki = parse_policy([("policy.yaml", text)]), Labels({"app": "blog"}), Labels({"app": "wiki"})
+    stays = Workload("stays", blog, (ip_address("10.0.0.200"),))
+    first = Workload("first", blog, (ip_address("10.0.0.1"),))
+    last = Workload("last", wiki, (ip_address("10.0.0.2"),))
+    compiler = Compiler(policy, Fleet((first, last, stays)), 1, NOW)
+    for left in ((last, stays), (stays,), (first, stays)):
+        compiler.update(policy, Fleet(left), 1, NOW)
+        assert all_points(compiler) == compile_fleet(policy, Fleet(left), 1, NOW).points
+
+
 @given(ways())
 def test_what_moved_is_said(way: list[State]) -> None:
     policy, fleet, now = way[0]

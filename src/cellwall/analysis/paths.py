@@ -219,8 +219,10 @@ class Walk:
         Of their members, only those that are in `start_hosts` and `goal_hosts` count. Empty where there is none in
         `hops` at most."""
         ways = self.ways
-        fresh, fresh_hosts, taken = start, start_hosts, start_hosts
-        before: dict[str, _Step] = {}
+        # Who is at the start with some addresses only is taken whole when another gets there.
+        partly = bits_of(host for host in places_of(start_hosts) if ways.kinds_of[host] & ~start)
+        fresh, fresh_hosts, taken = start, start_hosts, start_hosts & ~partly
+        before: list[dict[str, _Step]] = []
         for hop in count(1):
             for at in places_of(goal):
                 row = ways.any_into(at, last) & fresh
@@ -230,18 +232,34 @@ class Walk:
             if hop == hops:
                 return ()
             new = 0
+            landed: dict[str, _Step] = {}
             for at, own in enumerate(ways.members):
                 landing = own & ~(taken | new)
                 row = ways.any_into(at, self.ports) & fresh if landing else 0
+                if row:
+                    landing &= ~self._only_caller(row, fresh_hosts)
                 step = self._step(row, fresh_hosts, at, landing) if row else None
                 if step is not None:
                     new |= landing
-                    before |= {name: replace(step, server=name) for name in ways.names(landing)}
+                    landed |= {name: replace(step, server=name) for name in ways.names(landing)}
+                    if step.caller in landed and landed[step.caller].caller == step.caller:
+                        host = 1 << ways.hosts.index(step.caller)
+                        other = self._step(row, fresh_hosts & ~host, at, host)
+                        assert other is not None, "whoever comes alone is not landed on by itself"
+                        landed[step.caller] = other
             if not new:
                 return ()
+            before.append(landed)
             taken |= new
             fresh, fresh_hosts = ways.whole(new), new
         raise AssertionError("counting never ends")
+
+    def _only_caller(self, row: int, callers: int) -> int:
+        """Give the workload that is the only one of `callers` in `row`; none where there are others, or places."""
+        if row & self.ways.places:
+            return 0
+        found = self.ways.hosts_of(row) & callers
+        return found if found.bit_count() == 1 else 0
 
     def begin(self, kinds: int, hops: int | None) -> tuple[int, int]:
         """Give the kinds from which a walk begins, and the workloads: who is on one goes on from any of its addresses.
@@ -305,12 +323,11 @@ class Walk:
         ]
         return tuple(sorted(joined, key=lambda one: (one.hop, one.ends)))
 
-    def _path(self, last: _Step, before: dict[str, _Step], ports: PortSet) -> Path:
-        found = [self.hop(last, ports)]
-        name = last.caller
-        while name in before:
-            found.append(self.hop(before[name]))
-            name = before[name].caller
+    def _path(self, last: _Step, before: list[dict[str, _Step]], ports: PortSet) -> Path:
+        found, name = [self.hop(last, ports)], last.caller
+        for landed in reversed(before):
+            found.append(self.hop(landed[name]))
+            name = landed[name].caller
         return tuple(reversed(found))
 
 

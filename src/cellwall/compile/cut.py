@@ -40,7 +40,8 @@ class Class:
 
     `slot` is a place that is free to use again when the class is gone; `number`, 1 to 2**32 - 1, is what points know
     it by, and 0 (`EVERYONE`) where rules can tell nothing at all of its addresses. `members` are the addresses of
-    workloads, packed, with the workload; `spans` counts the stretches of networks that no workload need be in."""
+    workloads, packed, with the workload; `spans` counts the stretches of networks that no workload need be in. A class
+    that nobody is in is `gone`, and never comes back: its like is another one."""
 
     matches: tuple[Match, ...]
     shared: tuple[Pair, ...]
@@ -50,6 +51,7 @@ class Class:
     number: int = EVERYONE
     probe: int = 0
     spans: int = 0
+    gone: bool = False
     members: dict[bytes, Workload] = field(default_factory=dict[bytes, Workload])
     frozen: Part | None = None
     carded: ClassCard | None = None
@@ -237,7 +239,7 @@ class Cut:
         del one.members[packed], kin.addresses[packed]
         one.frozen = None
         if not one.members:
-            del kin.classes[one.networks]
+            kin.classes.pop(one.networks, None)
             self._leave_class(one)
         if not kin.addresses:
             del self._kin[kin.values]
@@ -246,7 +248,8 @@ class Cut:
     def _join(self, packed: bytes, workload: Workload, kin: _Kin, before: Class | None) -> None:
         networks = self.networks_of(4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))
         one = kin.classes.get(networks)
-        if one is None:
+        # Workloads of other values may have been in it too, and have left last.
+        if one is None or one.gone:
             one = kin.classes[networks] = self._class(kin.matches, kin.shared, networks)
         one.members[packed] = workload
         one.frozen = None
@@ -346,9 +349,10 @@ class Cut:
         self.moves.came[one.slot] = one
 
     def _leave_class(self, one: Class) -> None:
-        if one.members or one.spans:
+        if one.members or one.spans or one.gone:
             return
-        self._classes.pop((frozenset(one.matches), one.shared, one.networks), None)
+        one.gone = True
+        del self._classes[frozenset(one.matches), one.shared, one.networks]
         if one.number == EVERYONE:
             return
         for table, names in self._listed(one):

@@ -35,7 +35,7 @@ from cellwall.controller.core import (
     show,
 )
 from cellwall.controller.enrolment import Enrolment
-from cellwall.controller.errors import Conflict, ControllerError, NotFound
+from cellwall.controller.errors import Conflict, ControllerError, NotFound, StateError
 from cellwall.controller.ground import Ground, Overlay, make_fleet, read_policy
 from cellwall.controller.letters import Letters
 from cellwall.controller.options import ControllerOptions
@@ -46,15 +46,7 @@ from cellwall.controller.said import denial_rows, read_packed
 from cellwall.controller.store.cluster import ClusterStore, Peer
 from cellwall.controller.store.orders import OrderStore
 from cellwall.controller.store.rollouts import RolloutStore
-from cellwall.controller.store.state import (
-    LabelRow,
-    LabelSource,
-    Revision,
-    RevisionState,
-    StateError,
-    StateStore,
-    WorkloadRow,
-)
+from cellwall.controller.store.state import LabelRow, LabelSource, Revision, RevisionState, StateStore, WorkloadRow
 from cellwall.controller.testing import StandingTests
 from cellwall.controller.waves import opened
 from cellwall.inventory import Fleet, InventoryError, Listener, Workload, check_name

@@ -49,3 +49,7 @@ class NotReady(ControllerError):
     """It cannot be had at this moment; try later."""
 
     status = 503
+
+
+class StateError(CellwallError):
+    """The store of the controller's state cannot be used."""

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -28,7 +28,9 @@ from cellwall.controller.cluster.loop import Cluster
 from cellwall.controller.cluster.peers import check_authority
 from cellwall.controller.cluster.share import share
 from cellwall.controller.control import Control, Log, open_control
-from cellwall.controller.errors import ControllerError
+from cellwall.controller.core import Wanted
+from cellwall.controller.errors import ControllerError, StateError
+from cellwall.controller.ground import Ground
 from cellwall.controller.health import MOST_MISSES, broken, try_check, unexpected
 from cellwall.controller.listening import listen
 from cellwall.controller.metrics import Metrics
@@ -37,14 +39,14 @@ from cellwall.controller.rollout import Health
 from cellwall.controller.store.cluster import ClusterStore
 from cellwall.controller.store.flows import FlowStore, FlowStoreError, Query
 from cellwall.controller.store.sql import open_state
-from cellwall.controller.store.state import StateError
 from cellwall.controller.testing import check
 from cellwall.controller.wants import Wants
 from cellwall.flows import Outcome
 from cellwall.inventory import Listener
 from cellwall.traffic import canonical
 
-GATHER_S = 0.05
+Points = Mapping[str, Wanted]
+GATHER_S = 0.01
 """Changes that come within so long are compiled together."""
 IDLE_SHARE = 4.0
 """After a look at how the rollout goes, so many times as long as it took belongs to others."""
@@ -188,11 +190,11 @@ class Controller:
         self._untested.set()
         began = time.perf_counter()
         try:
-            wanted = await asyncio.to_thread(self._wants.of, ground, now)
-            if base is None:
-                self._base_wants, based = Wants(), None
-            else:
-                based = await asyncio.to_thread(self._base_wants.of, base, now)
+            try:
+                wanted, based = await self._want(ground, base, now)
+            except Exception as error:  # noqa: BLE001 - by difference it failed: from nothing it may not
+                self.log("compiling anew", level="error", revision=ground.revision, why=repr(error))
+                wanted, based = await self._want(ground, base, now)
         except Exception as error:  # noqa: BLE001 - whatever it is: agents keep what they hold, and people can revert
             self.log("compiling failed", level="error", revision=ground.revision, why=repr(error))
             return
@@ -201,6 +203,13 @@ class Controller:
         self.log(
             "compiled", revision=ground.revision, points=len(wanted), seconds=round(time.perf_counter() - began, 3)
         )
+
+    async def _want(self, ground: Ground, base: Ground | None, now: float) -> tuple[Points, Points | None]:
+        wanted = await asyncio.to_thread(self._wants.of, ground, now)
+        if base is None:
+            self._base_wants = Wants()
+            return wanted, None
+        return wanted, await asyncio.to_thread(self._base_wants.of, base, now)
 
     async def _tester(self) -> None:
         """Check the tests of the policy again when policy, fleet or time have changed, a moment later."""

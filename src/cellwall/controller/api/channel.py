@@ -21,9 +21,8 @@ from typing import Any
 from cellwall.controller.api.intake import Intake
 from cellwall.controller.api.lines import Line, Lines
 from cellwall.controller.control import Control
-from cellwall.controller.errors import ControllerError, Denied, NotFound, NotReady
+from cellwall.controller.errors import ControllerError, Denied, NotFound, NotReady, StateError
 from cellwall.controller.store.flows import FlowStore
-from cellwall.controller.store.state import StateError
 from cellwall.inventory import InventoryError
 from cellwall.traffic import CellwallError
 from cellwall.wire import (

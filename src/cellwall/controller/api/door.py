@@ -24,9 +24,8 @@ from cellwall.controller.access.person import ADMIN, Person, Way
 from cellwall.controller.access.rights import ROUTES, Need, Right, need_of
 from cellwall.controller.access.throttle import Bucket
 from cellwall.controller.api.desk import Desk, the_person
-from cellwall.controller.errors import Denied, NotSignedIn
+from cellwall.controller.errors import Denied, NotSignedIn, StateError
 from cellwall.controller.store.asked import ASKED
-from cellwall.controller.store.state import StateError
 
 ROOT = "/api/v1"
 COOKIE, CSRF = "__Host-cellwall", "x-csrf-token"

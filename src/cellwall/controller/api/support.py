@@ -15,7 +15,7 @@ from cellwall import __version__
 from cellwall.clients import exposition
 from cellwall.controller.api.desk import Desk, TheDesk, jsonable
 from cellwall.controller.api.health import probe, standings
-from cellwall.controller.store.state import StateError
+from cellwall.controller.errors import StateError
 from cellwall.wire import redacted
 
 router = APIRouter(tags=["operations"])

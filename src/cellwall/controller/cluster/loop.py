@@ -22,11 +22,10 @@ from typing import Any
 import msgspec
 
 from cellwall.controller.cluster.peers import Peers, Subjects
-from cellwall.controller.errors import ControllerError, NotReady
+from cellwall.controller.errors import ControllerError, NotReady, StateError
 from cellwall.controller.store.cluster import CHANNEL, ClusterStore, Question
 from cellwall.controller.store.database import said
 from cellwall.controller.store.engines import connect, parse_place
-from cellwall.controller.store.state import StateError
 from cellwall.traffic import CellwallError
 from cellwall.wire import Counters, HeldVerdict, Holds, ShowCounters, ShowTable, TableText, Trouble
 

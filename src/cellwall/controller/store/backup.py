@@ -31,11 +31,10 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from sqlalchemy import Connection, Engine, Integer, LargeBinary, MetaData, Table, insert, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from cellwall.controller.errors import ControllerError
+from cellwall.controller.errors import ControllerError, StateError
 from cellwall.controller.store.database import Database, said
 from cellwall.controller.store.engines import LARGE_STATEMENT_MS, open_postgresql, open_sqlite
 from cellwall.controller.store.migrate import migrate, newest
-from cellwall.controller.store.state import StateError
 
 FORMAT = 1
 MANIFEST, MANIFEST_SUM, KEYS = "cellwall-backup.json", "manifest.sha256", "keys.sealed"

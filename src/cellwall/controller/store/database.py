@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql import Executable
 
-from cellwall.controller.store.state import StateError
+from cellwall.controller.errors import StateError
 
 WRITE_LOCK = 0x63656C6C
 """The advisory lock of PostgreSQL that every write holds: `cell`."""

@@ -16,8 +16,8 @@ from pg8000.exceptions import InterfaceError
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
+from cellwall.controller.errors import StateError
 from cellwall.controller.store.database import said
-from cellwall.controller.store.state import StateError
 
 CONNECT_S = 1.5
 """A database that has not let us in after so long is gone."""

@@ -8,20 +8,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from json import dumps
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from cellwall.controller.core import Standing
+from cellwall.controller.store.database import Database
 from cellwall.inventory import Workload
 from cellwall.labels import Labels
-from cellwall.traffic import Address, CellwallError
+from cellwall.traffic import Address
 from cellwall.wire import Facts, Receipt
-
-if TYPE_CHECKING:
-    from cellwall.controller.store.database import Database
-
-
-class StateError(CellwallError):
-    """The store of the controller's state cannot be used."""
 
 
 class LabelSource(StrEnum):
