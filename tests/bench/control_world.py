@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cellwall.controller.ca import open_authority
+from cellwall.controller.trust.ca import open_authority
 from tests.bench.fleet_sim_keys import KEPT, ROOT, make_fleet, prepare
 
 PATIENCE_S = 120.0

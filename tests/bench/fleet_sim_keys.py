@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cellwall.controller.ca import open_authority
 from cellwall.controller.store.sql import SqlState, open_state
 from cellwall.controller.store.state import CertificateRow, LabelRow, LabelSource, WorkloadRow
+from cellwall.controller.trust.ca import open_authority
 from cellwall.wire import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import MetaData, select
 from tests.postgresql import Server, programs, running
 
-from cellwall.controller.ca import open_authority
 from cellwall.controller.core import Standing
 from cellwall.controller.errors import ControllerError
 from cellwall.controller.store.backup import (
@@ -38,6 +37,7 @@ from cellwall.controller.store.state import (
     WorkloadRow,
     broken_link,
 )
+from cellwall.controller.trust.ca import open_authority
 from cellwall.wire import Facts, Holding, PointState, Receipt
 
 WEB = WorkloadRow("web-1", True, (ip_address("10.0.0.1"), ip_address("2001:db8::2")), 5.0, 6.0, "0.1.0")

@@ -28,7 +28,7 @@ from cellwall.agent.bundle import open_bundle
 from cellwall.agent.enroll import make_request
 from cellwall.agent.enrolment import Enrolment
 from cellwall.compile import Point, compile_fleet
-from cellwall.controller.ca import Authority, open_authority
+from cellwall.controller.trust.ca import Authority, open_authority
 from cellwall.inventory import Fleet, Listener, Workload
 from cellwall.labels import Labels
 from cellwall.policy import parse_policy

@@ -15,7 +15,7 @@ from cellwall.agent import keeper as agent_keeper
 from cellwall.agent.events import Applied, Apply, ForeignChange, Repair, Restore, Result
 from cellwall.agent.keeper import Keeper
 from cellwall.compile import Members, Ruleset
-from cellwall.controller.ca import open_authority
+from cellwall.controller.trust.ca import open_authority
 from cellwall.enforce import Receipt
 from cellwall.flows import Outcome, Side
 from cellwall.wire import Counters, HeldVerdict, Holds, ShowCounters, ShowTable, TableText, Trouble

@@ -36,7 +36,7 @@ from cellwall.agent.enrolment import Enrolment, load_enrolment
 from cellwall.agent.events import Apply, ApplyMembers, Desired, Event, Repair, Restore, SaveChange, SaveJournal
 from cellwall.agent.journal import Journal
 from cellwall.agent.keeper import Keeper
-from cellwall.controller.ca import open_authority
+from cellwall.controller.trust.ca import open_authority
 from cellwall.wire import Bundle, encode
 
 pytestmark = needs_namespaces

@@ -14,7 +14,7 @@ from tests.kernel.namespaces import Namespace, namespace, needs_namespaces
 from cellwall.agent.events import Applied, Apply, ApplyMembers, ForeignChange, Result
 from cellwall.agent.keeper import Keeper
 from cellwall.compile import OrderCard, Way
-from cellwall.controller.ca import open_authority
+from cellwall.controller.trust.ca import open_authority
 from cellwall.flows import Outcome, Side
 from cellwall.policy import OrderKind, Tier
 from cellwall.traffic import TCP

@@ -43,7 +43,7 @@ from cellwall.agent.events import (
 )
 from cellwall.agent.journal import Journal
 from cellwall.agent.keeper import Keeper
-from cellwall.controller.ca import open_authority
+from cellwall.controller.trust.ca import open_authority
 from cellwall.wire import Bundle, MemberChange, encode
 
 pytestmark = needs_namespaces

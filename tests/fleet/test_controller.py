@@ -35,7 +35,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from cellwall.cli.documents import fleet_of
-from cellwall.controller.ca import open_authority
+from cellwall.controller.trust.ca import open_authority
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Process, Side
 from cellwall.policy import Mode, Tier
 from cellwall.traffic import parse_address

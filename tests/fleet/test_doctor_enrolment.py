@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 from tests.fleet.controller_world import World, running
 
-from cellwall.cli import doctor_controller
-from cellwall.cli.doctor_checks import Check
-from cellwall.cli.doctor_controller import controller_checks
+from cellwall.cli.doctor import controller as doctor_controller
+from cellwall.cli.doctor.checks import Check
+from cellwall.cli.doctor.controller import controller_checks
 
 
 @pytest.fixture

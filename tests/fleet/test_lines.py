@@ -17,7 +17,7 @@ from tests.bench.fleet_sim_agent import UPGRADE, frame
 
 from cellwall.controller.api import lines
 from cellwall.controller.api.lines import Line, Lines
-from cellwall.controller.ca import open_authority
+from cellwall.controller.trust.ca import open_authority
 
 BIG = 8 * 1024 * 1024
 

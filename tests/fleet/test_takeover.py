@@ -25,8 +25,8 @@ from tests.fleet.controller_world import Agent, World, enrol, until
 from tests.postgresql import Server, programs
 from tests.postgresql import running as a_server
 
-from cellwall.controller.ca import open_authority
 from cellwall.controller.store.sql import open_state
+from cellwall.controller.trust.ca import open_authority
 from cellwall.wire import Facts, parse_token
 
 AGENTS = 12

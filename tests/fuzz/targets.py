@@ -29,9 +29,9 @@ from cellwall.controller.api.desk import end, from_cursor, moment, networks, por
 from cellwall.controller.api.door import cookie_of
 from cellwall.controller.api.frames import Frames, Nonsense
 from cellwall.controller.api.posted import posted
-from cellwall.controller.ca import open_authority
 from cellwall.controller.errors import ControllerError, Denied, StateError
 from cellwall.controller.store.engines import parse_place
+from cellwall.controller.trust.ca import open_authority
 from cellwall.enforce.nft.element import parse_comment, parse_elements, parse_shape
 from cellwall.enforce.nft.watch import digest as digest_of_notices
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Side

@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellwall.analysis.edits import apply_edits
-from cellwall.analysis.lint_cover import TIERS, Covered, live
-from cellwall.analysis.minimise import minimise
-from cellwall.analysis.sameness import told_apart
+from cellwall.analysis.linting.covered import TIERS, Covered, live
+from cellwall.analysis.linting.edits import apply_edits
+from cellwall.analysis.linting.minimise import minimise
+from cellwall.analysis.linting.sameness import told_apart
 from cellwall.inventory import Fleet
 from cellwall.policy import Outcome, Policy, decide, decide_at, parse_policy
 from tests.property.crowds import dense, mergeable

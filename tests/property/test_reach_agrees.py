@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellwall.analysis import Assume, all_identities, places_outside
-from cellwall.analysis.asked import SERVICES, Asked, read_ends
-from cellwall.analysis.both import OPENING, Both, State
-from cellwall.analysis.compare import compare
-from cellwall.analysis.cuts import cut_most, separate
-from cellwall.analysis.grid import Grid
-from cellwall.analysis.paths import Path, Walk
-from cellwall.analysis.prove import prove, read_claim
-from cellwall.analysis.rows import MakeRows
-from cellwall.analysis.table import Table
-from cellwall.analysis.ways import Ways
-from cellwall.analysis.words import Phrase
+from cellwall.analysis.change.both import OPENING, Both, State
+from cellwall.analysis.change.compare import compare
+from cellwall.analysis.table.asked import SERVICES, Asked, read_ends
+from cellwall.analysis.table.grid import Grid
+from cellwall.analysis.table.rows import MakeRows
+from cellwall.analysis.table.table import Table
+from cellwall.analysis.table.ways import Ways
+from cellwall.analysis.table.words import Phrase
+from cellwall.analysis.walks.cuts import cut_most, separate
+from cellwall.analysis.walks.paths import Path, Walk
+from cellwall.analysis.walks.prove import prove, read_claim
 from cellwall.flows import Outcome
 from cellwall.inventory import Fleet
 from cellwall.policy import (

@@ -50,7 +50,7 @@ def test_columns_are_the_table(data: st.DataObject, world: World, assume: Assume
     """In both layouts: laid out flat, and, where that would be too large, as edges to bisect."""
     table = Table(world.policy, world.fleet, NOW, assume)
     most = 0 if crowded else 1 << 20
-    with patch.multiple("cellwall.analysis.columns", MOST_CELLS=most, MOST_PAGES=most):
+    with patch.multiple("cellwall.analysis.table.columns", MOST_CELLS=most, MOST_PAGES=most):
         columns = Columns(table)
     seen = [data.draw(flows(world.fleet)) for _ in range(20)]
     sources, destinations = (

@@ -3,36 +3,36 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cellwall.analysis.asked import QuestionError, read_ends, read_services, services_in_words
-from cellwall.analysis.both import State
-from cellwall.analysis.compare import Comparison, Line, compare
-from cellwall.analysis.cuts import cut_most, separate
-from cellwall.analysis.dynamic import PortRange
-from cellwall.analysis.edits import apply_edits, difference_of
-from cellwall.analysis.findings import Edit, EditKind
-from cellwall.analysis.impact import Change, Impact, difference, impact, sifted_impact
-from cellwall.analysis.lint import Check, Finding, Severity, caught_by_absence, lint
-from cellwall.analysis.lint_flows import Observed
-from cellwall.analysis.mine import suggest
-from cellwall.analysis.minimise import Merge, Minimised, Removal, minimise
-from cellwall.analysis.paths import Spread, Walk
-from cellwall.analysis.prove import Proof, prove, read_claim
-from cellwall.analysis.reach import Assume, Kind, Reach, all_identities, holds, places_outside
-from cellwall.analysis.recolour import recolour
-from cellwall.analysis.replay import Effect, Replay, Seen, distinct, identity_of, judge_seen, plain_replay, replay
-from cellwall.analysis.sameness import TooEntangledError, told_apart
-from cellwall.analysis.suggestion import Coverage, Level, Stage, SuggestedRule, Suggestion
-from cellwall.analysis.table import Table, TableKind
+from cellwall.analysis.change.both import State
+from cellwall.analysis.change.compare import Comparison, Line, compare
+from cellwall.analysis.change.impact import Change, Impact, difference, impact, sifted_impact
+from cellwall.analysis.linting.edits import apply_edits, difference_of
+from cellwall.analysis.linting.findings import Edit, EditKind
+from cellwall.analysis.linting.flows import Observed
+from cellwall.analysis.linting.lint import Check, Finding, Severity, caught_by_absence, lint
+from cellwall.analysis.linting.minimise import Merge, Minimised, Removal, minimise
+from cellwall.analysis.linting.sameness import TooEntangledError, told_apart
+from cellwall.analysis.seen.dynamic import PortRange
+from cellwall.analysis.seen.mine import suggest
+from cellwall.analysis.seen.recolour import recolour
+from cellwall.analysis.seen.replay import Effect, Replay, Seen, distinct, identity_of, judge_seen, plain_replay, replay
+from cellwall.analysis.seen.suggestion import Coverage, Level, Stage, SuggestedRule, Suggestion
+from cellwall.analysis.table.asked import QuestionError, read_ends, read_services, services_in_words
+from cellwall.analysis.table.reach import Assume, Kind, Reach, all_identities, holds, places_outside
+from cellwall.analysis.table.table import Table, TableKind
+from cellwall.analysis.table.ways import Ways
 from cellwall.analysis.testing import Counterexample, TestResult, run_test, run_tests
-from cellwall.analysis.ways import Ways
+from cellwall.analysis.walks.cuts import cut_most, separate
+from cellwall.analysis.walks.paths import Spread, Walk
+from cellwall.analysis.walks.prove import Proof, prove, read_claim
 from cellwall.analysis.why import End, Explanation, Miss, NearMiss, RuleNote, why
 
 if TYPE_CHECKING:
-    from cellwall.analysis.columns import Columns
-    from cellwall.analysis.keys import Keys, Sifted, sift
+    from cellwall.analysis.table.columns import Columns
+    from cellwall.analysis.table.keys import Keys, Sifted, sift
 
 
-_ON_ARRAYS = {"Columns": "columns", "Keys": "keys", "Sifted": "keys", "sift": "keys"}
+_ON_ARRAYS = {"Columns": "table.columns", "Keys": "table.keys", "Sifted": "table.keys", "sift": "table.keys"}
 
 
 def __getattr__(name: str) -> object:

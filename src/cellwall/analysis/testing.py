@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from cellwall.analysis.asked import SERVICES
-from cellwall.analysis.reach import Assume, Kind, Reach, all_identities, places_outside
+from cellwall.analysis.table.asked import SERVICES
+from cellwall.analysis.table.reach import Assume, Kind, Reach, all_identities, places_outside
 from cellwall.flows import Side
 from cellwall.inventory import Fleet
 from cellwall.policy import NOBODY, Claim, Endpoint, Identity, Policy, Test, Verdict, Who

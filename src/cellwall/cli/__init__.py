@@ -26,10 +26,10 @@ def _people(argv: list[str]) -> int:
     from cellwall.cli import exits
 
     if argv[:1] == ["doctor"]:
-        from cellwall.cli import doctor_plain
+        from cellwall.cli.doctor import plain
 
-        if doctor_plain.is_needed():
-            return doctor_plain.run(argv[1:])
+        if plain.is_needed():
+            return plain.run(argv[1:])
     try:
         from cellwall.cli.app import run
     except ModuleNotFoundError as error:

@@ -13,11 +13,11 @@ ABOUT = "Microsegmentation with one exact meaning: found, mapped, proposed, repl
 
 
 FILES = {
-    "map": "maps",
+    "map": "maps.command",
     "flows": "flows",
     "denials": "flows",
     "why": "why",
-    "doctor": "doctor",
+    "doctor": "doctor.command",
     "support-bundle": "support",
     "workloads": "fleet",
     "tokens": "fleet",
@@ -44,7 +44,7 @@ FILES = {
     "whoami": "login",
     "passwd": "login",
     "lab": "labs",
-    "demo": "demo",
+    "demo": "demo.command",
 }
 """Which file of this room has which command; only what is asked for is loaded."""
 

@@ -159,9 +159,9 @@ def _memory() -> dict[str, int]:
 
 def _doctor(state: Path) -> list[dict[str, Any]]:
     # Here and not above: it looks at all of a host, and loads what that takes.
-    from cellwall.cli.doctor_agent import agent_checks
-    from cellwall.cli.doctor_checks import host_checks
-    from cellwall.cli.doctor_nft import nft_checks
+    from cellwall.cli.doctor.agent import agent_checks
+    from cellwall.cli.doctor.checks import host_checks
+    from cellwall.cli.doctor.nft import nft_checks
 
     return [asdict(one) for one in (*host_checks(state), *nft_checks(), *agent_checks(state))]
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 
 from cellwall import __version__
 from cellwall.compile import next_change
-from cellwall.controller.ca import Authority
-from cellwall.controller.claims import believed, release
 from cellwall.controller.cluster.peers import Peers
 from cellwall.controller.core import (
     SETTLED,
@@ -34,10 +32,8 @@ from cellwall.controller.core import (
     received,
     show,
 )
-from cellwall.controller.enrolment import Enrolment
 from cellwall.controller.errors import Conflict, ControllerError, NotFound, StateError
 from cellwall.controller.ground import Ground, Overlay, make_fleet, read_policy
-from cellwall.controller.letters import Letters
 from cellwall.controller.options import ControllerOptions
 from cellwall.controller.orders import Orders
 from cellwall.controller.restored import Hold, knows_more
@@ -48,6 +44,10 @@ from cellwall.controller.store.orders import OrderStore
 from cellwall.controller.store.rollouts import RolloutStore
 from cellwall.controller.store.state import LabelRow, LabelSource, Revision, RevisionState, StateStore, WorkloadRow
 from cellwall.controller.testing import StandingTests
+from cellwall.controller.trust.ca import Authority
+from cellwall.controller.trust.claims import believed, release
+from cellwall.controller.trust.enrolment import Enrolment
+from cellwall.controller.trust.letters import Letters
 from cellwall.controller.waves import opened
 from cellwall.inventory import Fleet, InventoryError, Listener, Workload, check_name
 from cellwall.labels import Labels

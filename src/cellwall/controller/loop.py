@@ -22,7 +22,6 @@ from cellwall.clients import EventLog, form_named, level_named
 from cellwall.controller.api.channel import Channel
 from cellwall.controller.api.health import pulse, watch
 from cellwall.controller.api.rest import Desk, serve_people
-from cellwall.controller.ca import SERVER_DAYS, open_authority
 from cellwall.controller.cluster.health import together
 from cellwall.controller.cluster.loop import Cluster
 from cellwall.controller.cluster.peers import check_authority
@@ -40,6 +39,7 @@ from cellwall.controller.store.cluster import ClusterStore
 from cellwall.controller.store.flows import FlowStore, FlowStoreError, Query
 from cellwall.controller.store.sql import open_state
 from cellwall.controller.testing import check
+from cellwall.controller.trust.ca import SERVER_DAYS, open_authority
 from cellwall.controller.wants import Wants
 from cellwall.flows import Outcome
 from cellwall.inventory import Listener

@@ -9,7 +9,7 @@ import pytest
 
 from cellwall.agent.enrolment import AgentError, Enrolment, NotEnrolled, channel_of, check_controller, load_enrolment
 from cellwall.agent.folder import locked
-from cellwall.controller.ca import open_authority
+from cellwall.controller.trust.ca import open_authority
 from cellwall.traffic import CellwallError
 
 NOW = 1_800_000_000.0

@@ -2,10 +2,10 @@ import pytest
 from tests.property.plain_table import PlainTable
 from tests.unit.analysis.village import FLEET, NOW, POLICY, read
 
-from cellwall.analysis.asked import SERVICES, QuestionError, read_ends, read_services, services_in_words
-from cellwall.analysis.paths import Walk
-from cellwall.analysis.reach import Assume
-from cellwall.analysis.ways import Ways
+from cellwall.analysis.table.asked import SERVICES, QuestionError, read_ends, read_services, services_in_words
+from cellwall.analysis.table.reach import Assume
+from cellwall.analysis.table.ways import Ways
+from cellwall.analysis.walks.paths import Walk
 from cellwall.inventory import Fleet, Workload
 from cellwall.policy import endpoint
 from cellwall.traffic import EVERYTHING, parse_address, parse_ports

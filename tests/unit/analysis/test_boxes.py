@@ -5,8 +5,8 @@ from itertools import product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellwall.analysis.atoms import ALL, APART, DIAGONAL, FROM, PORT, SCENE, TO, Pair, Universe
-from cellwall.analysis.boxes import Box, boxes_of, breadth, holds_all, meet, minus, possible, some_look
+from cellwall.analysis.algebra.atoms import ALL, APART, DIAGONAL, FROM, PORT, SCENE, TO, Pair, Universe
+from cellwall.analysis.algebra.boxes import Box, boxes_of, breadth, holds_all, meet, minus, possible, some_look
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import Labels
 from cellwall.policy import Rule, parse_policy

@@ -3,10 +3,10 @@ from ipaddress import ip_address
 
 from tests.unit.analysis.village import FLEET, NOW, POLICY, read
 
-from cellwall.analysis.both import State
-from cellwall.analysis.compare import Comparison, Line, compare
-from cellwall.analysis.reach import Assume
-from cellwall.analysis.table import Table
+from cellwall.analysis.change.both import State
+from cellwall.analysis.change.compare import Comparison, Line, compare
+from cellwall.analysis.table.reach import Assume
+from cellwall.analysis.table.table import Table
 from cellwall.inventory import Fleet, Workload
 from cellwall.policy import Identity, Mode
 

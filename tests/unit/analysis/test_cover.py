@@ -1,6 +1,6 @@
-from cellwall.analysis.atoms import Universe
-from cellwall.analysis.boxes import Box
-from cellwall.analysis.cover import Cover, Gap, Proof, Undecided, bits_of, places
+from cellwall.analysis.algebra.atoms import Universe
+from cellwall.analysis.algebra.boxes import Box
+from cellwall.analysis.algebra.cover import Cover, Gap, Proof, Undecided, bits_of, places
 from cellwall.policy import Policy, parse_policy
 
 

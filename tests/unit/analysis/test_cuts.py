@@ -1,8 +1,8 @@
 from tests.unit.analysis.village import asked, read, ways
 
-from cellwall.analysis.asked import SERVICES
-from cellwall.analysis.cuts import Separation, cut_most, separate
-from cellwall.analysis.reach import Assume
+from cellwall.analysis.table.asked import SERVICES
+from cellwall.analysis.table.reach import Assume
+from cellwall.analysis.walks.cuts import Separation, cut_most, separate
 from cellwall.policy import Policy
 from cellwall.traffic import parse_ports
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellwall.analysis import PortRange
-from cellwall.analysis.dynamic import find_ranges, widen
+from cellwall.analysis.seen.dynamic import find_ranges, widen
 
 
 def seen(*ports: int, process: str = "rpcd", protocol: int = 6) -> set[PortRange]:

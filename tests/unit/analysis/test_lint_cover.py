@@ -2,7 +2,7 @@ import pytest
 from tests.unit.analysis.world import NOW
 
 from cellwall.analysis import Check, Severity, lint
-from cellwall.analysis.lint_cover import Covered
+from cellwall.analysis.linting.covered import Covered
 from cellwall.policy import Outcome, Policy, decide_at, parse_policy
 
 HEAD = """

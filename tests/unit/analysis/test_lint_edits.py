@@ -1,7 +1,7 @@
 import pytest
 
-from cellwall.analysis.edits import apply_edits, difference_of
-from cellwall.analysis.findings import Edit, EditKind
+from cellwall.analysis.linting.edits import apply_edits, difference_of
+from cellwall.analysis.linting.findings import Edit, EditKind
 from cellwall.policy import Place
 
 BLOCK = """\

@@ -2,8 +2,8 @@ import pytest
 from tests.unit.analysis.world import FLEET, NOW
 
 from cellwall.analysis import Check, Severity, lint
-from cellwall.analysis.lint_cover import Covered
-from cellwall.analysis.lint_ends import everybody
+from cellwall.analysis.linting.covered import Covered
+from cellwall.analysis.linting.ends import everybody
 from cellwall.labels import Selector
 from cellwall.policy import Action, Policy, Rule, Who, parse_policy
 from cellwall.traffic import parse_ports

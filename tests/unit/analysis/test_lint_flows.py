@@ -2,8 +2,8 @@ import pytest
 from tests.unit.analysis.world import FLEET, NOW, policy, record
 
 from cellwall.analysis import Assume, Check, Finding, Severity, lint, replay
-from cellwall.analysis.edits import apply_edits
-from cellwall.analysis.lint_flows import Observed
+from cellwall.analysis.linting.edits import apply_edits
+from cellwall.analysis.linting.flows import Observed
 from cellwall.flows import FlowRecord, Process
 from cellwall.policy import parse_policy
 

@@ -3,10 +3,10 @@
 import pytest
 from tests.unit.analysis.world import NOW
 
-from cellwall.analysis.atoms import Universe
-from cellwall.analysis.boxes import Look, boxes_of, meet
-from cellwall.analysis.lint_cover import Covered
-from cellwall.analysis.looks import example, ports_of, region, requirements
+from cellwall.analysis.algebra.atoms import Universe
+from cellwall.analysis.algebra.boxes import Look, boxes_of, meet
+from cellwall.analysis.algebra.looks import example, ports_of, region, requirements
+from cellwall.analysis.linting.covered import Covered
 from cellwall.labels import Selector
 from cellwall.policy import Policy, parse_policy
 from cellwall.traffic import EVERYTHING, parse_ports

@@ -3,10 +3,10 @@ import random
 import pytest
 from tests.unit.analysis.world import NOW
 
-from cellwall.analysis.alternatives import joined_ends
-from cellwall.analysis.edits import apply_edits
-from cellwall.analysis.minimise import Minimised, minimise
-from cellwall.analysis.sameness import TooEntangledError, told_apart
+from cellwall.analysis.linting.alternatives import joined_ends
+from cellwall.analysis.linting.edits import apply_edits
+from cellwall.analysis.linting.minimise import Minimised, minimise
+from cellwall.analysis.linting.sameness import TooEntangledError, told_apart
 from cellwall.policy import Policy, Who, parse_policy
 
 HEAD = """\

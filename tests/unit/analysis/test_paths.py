@@ -2,11 +2,11 @@ from ipaddress import ip_address
 
 from tests.unit.analysis.village import asked, read, ways
 
-from cellwall.analysis.asked import SERVICES, read_ends
-from cellwall.analysis.paths import Path, Spread, Walk
-from cellwall.analysis.reach import Assume
-from cellwall.analysis.table import Table
-from cellwall.analysis.ways import Ways
+from cellwall.analysis.table.asked import SERVICES, read_ends
+from cellwall.analysis.table.reach import Assume
+from cellwall.analysis.table.table import Table
+from cellwall.analysis.table.ways import Ways
+from cellwall.analysis.walks.paths import Path, Spread, Walk
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import Labels
 from cellwall.policy import parse_policy

@@ -1,9 +1,9 @@
 import pytest
 from tests.unit.analysis.village import FLEET, NOW, read
 
-from cellwall.analysis.asked import QuestionError
-from cellwall.analysis.prove import Proof, prove, read_claim
-from cellwall.analysis.table import Table
+from cellwall.analysis.table.asked import QuestionError
+from cellwall.analysis.table.table import Table
+from cellwall.analysis.walks.prove import Proof, prove, read_claim
 
 
 def proven(claim: str, hops: int | None = None, text: str | None = None) -> Proof:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from cellwall.analysis.prove import prove, read_claim
-from cellwall.analysis.reach import Assume
-from cellwall.analysis.table import Table
+from cellwall.analysis.table.reach import Assume
+from cellwall.analysis.table.table import Table
+from cellwall.analysis.walks.prove import prove, read_claim
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import Labels
 from cellwall.policy import parse_policy

@@ -2,7 +2,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from cellwall.analysis.words import Ends, Phrase, Words, bits_of, places_of
+from cellwall.analysis.table.words import Ends, Phrase, Words, bits_of, places_of
 from cellwall.labels import Requirement, parse_labels, parse_selector
 from cellwall.policy import AddressBook, Endpoint, Who
 

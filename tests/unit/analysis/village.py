@@ -2,10 +2,10 @@
 
 from ipaddress import ip_address
 
-from cellwall.analysis.asked import Asked, read_ends
-from cellwall.analysis.reach import Assume
-from cellwall.analysis.table import Table
-from cellwall.analysis.ways import Ways
+from cellwall.analysis.table.asked import Asked, read_ends
+from cellwall.analysis.table.reach import Assume
+from cellwall.analysis.table.table import Table
+from cellwall.analysis.table.ways import Ways
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import parse_labels
 from cellwall.policy import Policy, parse_policy

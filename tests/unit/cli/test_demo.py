@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cellwall.cli.demo_stage import Broken, Stage, last_page
-from cellwall.cli.demo_story import _renamed  # pyright: ignore[reportPrivateUsage]
+from cellwall.cli.demo.stage import Broken, Stage, last_page
+from cellwall.cli.demo.story import _renamed  # pyright: ignore[reportPrivateUsage]
 
 
 def stage(folder: Path) -> Stage:

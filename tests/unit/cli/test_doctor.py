@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from cellwall.cli.doctor import as_json, drawn
-from cellwall.cli.doctor_checks import State, failed, good, host_checks, warned
-from cellwall.cli.doctor_nft import FEATURES, ForeignTable, foreign_tables
+from cellwall.cli.doctor.checks import State, failed, good, host_checks, warned
+from cellwall.cli.doctor.command import as_json, drawn
+from cellwall.cli.doctor.nft import FEATURES, ForeignTable, foreign_tables
 from cellwall.cli.output import say
 
 BASE = {"family": "ip", "table": "filter", "name": "INPUT", "hook": "input", "policy": "accept"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cellwall.cli.doctor_boot import UNITS, boot_checks
+from cellwall.cli.doctor.boot import UNITS, boot_checks
 
 
 def host(root: Path, *enabled: str, installed: tuple[str, ...] = UNITS) -> Path:

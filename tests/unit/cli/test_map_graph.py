@@ -1,4 +1,4 @@
-from cellwall.cli.map_graph import EVERYONE, Edge, Group, Load, Map, Panel, Verdict, gather, make_map
+from cellwall.cli.maps.graph import EVERYONE, Edge, Group, Load, Map, Panel, Verdict, gather, make_map
 
 SHOP, INFRA = Panel("shop", "prod"), Panel("infra", "prod")
 

@@ -3,9 +3,9 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellwall.cli.map_graph import Edge, Group, Map, Panel, Verdict, gather, make_map
-from cellwall.cli.map_layout import Layout, lay_out, rows_of
-from cellwall.cli.map_routes import route
+from cellwall.cli.maps.graph import Edge, Group, Map, Panel, Verdict, gather, make_map
+from cellwall.cli.maps.layout import Layout, lay_out, rows_of
+from cellwall.cli.maps.routes import route
 
 
 @st.composite

@@ -1,7 +1,7 @@
 from xml.etree import ElementTree
 
-from cellwall.cli.map_graph import Edge, Group, Map, Panel, Verdict, make_map
-from cellwall.cli.map_svg import draw_svg
+from cellwall.cli.maps.graph import Edge, Group, Map, Panel, Verdict, make_map
+from cellwall.cli.maps.svg import draw_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 

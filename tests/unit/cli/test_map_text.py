@@ -1,7 +1,7 @@
 import pytest
 
-from cellwall.cli.map_graph import Edge, Group, Map, Panel, Verdict, make_map
-from cellwall.cli.map_text import draw_text
+from cellwall.cli.maps.graph import Edge, Group, Map, Panel, Verdict, make_map
+from cellwall.cli.maps.text import draw_text
 
 SHOP, INFRA = Panel("shop", "prod"), Panel("infra", "prod")
 

@@ -1,7 +1,7 @@
 from typing import Any
 
-from cellwall.cli.map_graph import Edge, Panel, Verdict
-from cellwall.cli.maps import read_map
+from cellwall.cli.maps.command import read_map
+from cellwall.cli.maps.graph import Edge, Panel, Verdict
 
 STATUS = {"revision": 3, "advertise": ["https://10.77.0.2:7443"]}
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from cellwall.controller.ca import open_authority
 from cellwall.controller.errors import ControllerError
+from cellwall.controller.trust.ca import open_authority
 
 NOW = 1_790_000_000.0
 KEY = ec.generate_private_key(ec.SECP256R1())

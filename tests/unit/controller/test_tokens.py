@@ -8,7 +8,7 @@ import pytest
 
 from cellwall.controller.errors import Denied
 from cellwall.controller.store.state import TokenRow
-from cellwall.controller.tokens import check_token, make_secret, make_token_row, secret_digest
+from cellwall.controller.trust.tokens import check_token, make_secret, make_token_row, secret_digest
 from cellwall.labels import Labels
 
 SECRET = make_secret()

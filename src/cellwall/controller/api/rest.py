@@ -45,11 +45,11 @@ from cellwall.controller.api.desk import Desk
 from cellwall.controller.api.door import ROOT, Door, at_socket, guard
 from cellwall.controller.api.schema import PROBLEM, describe
 from cellwall.controller.api.trace import Traced, broke
-from cellwall.controller.ca import SERVER_DAYS
 from cellwall.controller.errors import ControllerError, StateError, TooOften
 from cellwall.controller.listening import listen
 from cellwall.controller.options import ControllerOptions, parse_endpoint
 from cellwall.controller.store.flows import FlowStoreError
+from cellwall.controller.trust.ca import SERVER_DAYS
 from cellwall.policy import PolicyError
 from cellwall.traffic import CellwallError
 

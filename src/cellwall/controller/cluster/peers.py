@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import time
 
-from cellwall.controller.ca import Authority
 from cellwall.controller.errors import ControllerError
 from cellwall.controller.store.cluster import ClusterStore, Peer
+from cellwall.controller.trust.ca import Authority
 from cellwall.inventory import Listener
 
 LEADER = "leader"

@@ -1,0 +1,1 @@
+"""Policies and what was seen: replayed against it, coloured by it, and mined from it."""
