@@ -45,13 +45,13 @@ def test_kinds_know_who_they_are(world: World) -> None:
     assert sum(map(bool, (1 for one in titles if one.startswith("elsewhere")))) == 2
 
 
-@given(st.data(), worlds(), st.sampled_from(Assume), st.booleans())
-def test_columns_are_the_table(data: st.DataObject, world: World, assume: Assume, crowded: bool) -> None:
-    """In both layouts: laid out flat, and, where that would be too large, as edges to bisect."""
+@given(st.data(), worlds(), st.sampled_from(Assume), st.booleans(), st.booleans())
+def test_columns_are_the_table(data: st.DataObject, world: World, assume: Assume, crowded: bool, few: bool) -> None:
+    """In both layouts: laid out flat, and, where that would be too large or not worth it, as edges to bisect."""
     table = Table(world.policy, world.fleet, NOW, assume)
     most = 0 if crowded else 1 << 20
     with patch.multiple("cellwall.analysis.table.columns", MOST_CELLS=most, MOST_PAGES=most):
-        columns = Columns(table)
+        columns = Columns(table, 20 if few else 1_000_000)
     seen = [data.draw(flows(world.fleet)) for _ in range(20)]
     sources, destinations = (
         np.array([table.kind_at(end.address) for end in ends], np.int32)

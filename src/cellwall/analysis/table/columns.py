@@ -19,6 +19,8 @@ MOST_PAGES = 1024
 """Of 65,536 addresses each; beyond, addresses are looked up by bisection."""
 MOST_CELLS = 1 << 26
 """Of profiles × classes of ports, 4 bytes each; a policy that would have more is looked up by bisection."""
+FEW = 100_000
+"""For so many flows bisection takes less time than to lay out what millions are looked up in."""
 
 Numbers = NDArray[np.uint32]
 Kinds = NDArray[np.int32]
@@ -29,21 +31,25 @@ class Columns:
     """What a `Table` says, for flows given as columns.
 
     A flow is the number of its source's kind, that of its destination's, and its point on the line of ports. A
-    workload's flows to itself, which always pass, are not known as such here: they must be told apart before."""
+    workload's flows to itself, which always pass, are not known as such here: they must be told apart before. `flows`
+    is about how many there will be."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, flows: int = FEW + 1) -> None:
+        few = flows <= FEW
         self._table = table
+        self._profiles = table.profiles
         width = (table.column_count + 7) // 8
         packed = np.frombuffer(b"".join(row.to_bytes(width, "little") for row in table.rows), np.uint8)
         bits = np.unpackbits(packed.reshape(len(table.rows), width), axis=1, bitorder="little")
         self._width = bits.shape[1]
         self._bits: Allowed = bits.reshape(-1).view(np.bool_)
         self._column = np.array(table.column_of, np.int32)
-        self._ports = self._spread_ports()
+        self._firsts = np.array(table.firsts, np.uint32)
+        self._ports = None if few else self._spread_ports()
         self._lay_profiles()
         self._pages: tuple[NDArray[np.intp], Kinds] | None = None
         self._edges: tuple[Numbers, Kinds] | None = None
-        self._map_addresses()
+        self._map_addresses(few)
 
     # --- flows ---
 
@@ -52,10 +58,16 @@ class Columns:
         allowed = np.empty(len(points), np.bool_)
         for first in range(0, len(points), CHUNK):
             part = slice(first, first + CHUNK)
-            cells = self._cells(destinations[part], self._ports[points[part]])
+            cells = self._cells(destinations[part], self._classes(points[part]))
             cells += self._column[sources[part]]
             np.take(self._bits, cells, out=allowed[part], mode="clip")
         return allowed
+
+    def _classes(self, points: Numbers) -> NDArray[np.uint32]:
+        """Give the classes of points of the line of ports."""
+        if self._ports is not None:
+            return self._ports[points]
+        return (np.searchsorted(self._firsts, points, side="right") - 1).astype(np.uint32)
 
     def _cells(self, destinations: Kinds, ports: NDArray[np.uint32]) -> NDArray[np.int64]:
         """Give where in the bits the row of each destination and class of ports begins."""
@@ -88,7 +100,7 @@ class Columns:
         """Lay out the rows of each distinct profile: densely, or as edges to bisect where that would be too large."""
         table, places = self._table, len(self._table.firsts)
         numbers: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-        of_group = np.array([numbers.setdefault(one, len(numbers)) for one in table.profiles], np.int32)
+        of_group = np.array([numbers.setdefault(one, len(numbers)) for one in self._profiles], np.int32)
         profile = of_group[np.array(table.group_of, np.int32)]
         self._dense: NDArray[np.int64] | None = None
         if len(numbers) * places <= MOST_CELLS:
@@ -108,7 +120,7 @@ class Columns:
             self._sparse_rows = np.array([row for _, row in pairs], np.int64)
         self._profile = profile
 
-    def _map_addresses(self) -> None:
+    def _map_addresses(self, few: bool) -> None:
         """Lay out which kind each IPv4 address is: pages for the stretches that hold workloads or edges of networks."""
         edges = sorted(self._stretches())
         pages: dict[int, int] = {}
@@ -116,7 +128,7 @@ class Columns:
             pages.setdefault(first >> 16, len(pages))
         firsts = np.array([first for first, _ in edges], np.uint32)
         kinds = np.array([kind for _, kind in edges], np.int32)
-        if len(pages) > MOST_PAGES:
+        if few or len(pages) > MOST_PAGES:
             self._edges = firsts, kinds
             return
         # A page in which nothing begins is all of one kind, and looks like no other page than that kind's.

@@ -78,7 +78,7 @@ def sift(before: Table, after: Table, keys: Keys) -> Sifted:
     asked = np.zeros(len(keys), np.bool_)
     unknown = 0
     for table in (before, after):
-        columns = Columns(table)
+        columns = Columns(table, len(keys))
         sources, destinations = (_locate(table, columns, ends) for ends in (keys.sources, keys.destinations))
         judged.append(columns.judge(sources, destinations, keys.points))
         several, agents = table.several(), table.agents()
