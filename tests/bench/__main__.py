@@ -15,7 +15,22 @@ from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
 
-from tests.bench import agent, analyses, applied, compiling, control, core, datapath, evaluating, peers, repair, updates
+from cellwall.cli import collect_seldom
+from tests.bench import (
+    agent,
+    analyses,
+    applied,
+    cluster,
+    compiling,
+    control,
+    core,
+    datapath,
+    evaluating,
+    orders,
+    peers,
+    repair,
+    updates,
+)
 from tests.bench.leftovers import sweep
 from tests.bench.measure import Progress, Scale, Section
 from tests.bench.report import PAGE, ROOT, markdown, plain, this_machine, write
@@ -33,8 +48,10 @@ BENCHES: dict[str, Callable[[Scale, Progress], Section]] = {
     "analyses": analyses.run,
     "peers": peers.run,
     "control": control.run,
+    "cluster": cluster.run,
+    "orders": orders.run,
 }
-WITHOUT_ROOT = frozenset({"core", "compiling", "evaluating", "analyses", "control"})
+WITHOUT_ROOT = frozenset({"core", "compiling", "evaluating", "analyses", "control", "cluster"})
 
 
 def main() -> int:
@@ -47,12 +64,16 @@ def main() -> int:
     parser.add_argument(
         "--write", action="store_true", help="write the tables into docs/benchmarks.md after --quick too"
     )
-    parser.add_argument("--agents", type=int, help=f"how many for `control`; {control.AGENTS:,} by default")
+    parser.add_argument(
+        "--agents", type=int, help=f"how many for `control`, `cluster` and `orders`; {control.AGENTS:,} by default"
+    )
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     asked = parser.parse_args()
+    collect_seldom()  # As the programs do.
     names: list[str] = asked.names or list(BENCHES)
     if asked.agents:
-        control.AGENTS = control.QUICK_AGENTS = asked.agents
+        control.AGENTS = control.QUICK_AGENTS = orders.AGENTS = orders.QUICK_AGENTS = asked.agents
+        cluster.AGENTS = cluster.QUICK_AGENTS = asked.agents
     if unknown := [name for name in names if name not in BENCHES]:
         parser.error(f"there is no bench `{unknown[0]}`; wanted one of `{'`, `'.join(BENCHES)}`")
     if set(names) - WITHOUT_ROOT and missing():

@@ -53,6 +53,8 @@ def _all_pairs(scale: Scale, progress: Progress, figures: dict[str, object], tar
         progress.say(f"analyses: all pairs of {len(pods):,} pods, round {turn + 1}")
         began = time.perf_counter()
         table = Table(policy, fleet, NOW, Assume.ENFORCE)
+        # Rows are worked out when they are asked for: here all of them are, first.
+        assert table.profiles
         made = time.perf_counter()
         ours = reachable(table, fleet)
         ended = time.perf_counter()

@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Generic, ParamSpec, TypeVar
 
+from cellwall.cli import collect_seldom
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -45,6 +47,8 @@ def apart(limit_s: float, work: Callable[P, R], *args: P.args, **kwargs: P.kwarg
 
 
 def _work(writer: Connection, work: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+    # As the programs do.
+    collect_seldom()
     before = _peak()
     try:
         value = work(*args, **kwargs)

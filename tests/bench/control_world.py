@@ -165,12 +165,12 @@ def controller(folder: Path, *more: str, environment: Mapping[str, str] | None =
 
 
 @contextmanager
-def crowd(folder: Path, first: int, count: int, port: int) -> Generator[Sim]:
-    """Start a process of `count` agents, who wait to be told to connect."""
+def crowd(folder: Path, first: int, count: int, *ports: int) -> Generator[Sim]:
+    """Start a process of `count` agents, who wait to be told to connect, to one or several controllers."""
     key = open_authority(KEPT / "keys", time.time()).verify_key.hex()
     with (folder / f"sim-{first}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.fleet_sim", str(first), str(count), str(port), key],
+            [sys.executable, "-m", "tests.bench.fleet_sim", str(first), str(count), ",".join(map(str, ports)), key],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT,
         )  # fmt: skip
     try:

@@ -90,6 +90,8 @@ def _rates(workloads: int, rules: int, count: int, rounds: int) -> Rates:
     flows = flow_columns(policy, fleet, count)
     began = time.perf_counter()
     table = Table(policy, fleet, NOW, Assume.ENFORCE)
+    # Rows are worked out when they are asked for: here all of them are, first.
+    assert table.profiles
     made = time.perf_counter()
     columns = Columns(table)
     columns_s = time.perf_counter() - made

@@ -17,7 +17,7 @@ import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from tests.bench.fleet_sim_agent import Agent, Lost, Stage, Wits
 from tests.bench.fleet_sim_keys import KEPT, address_of
 
 WELCOME_S, PING_S = 10.0, 20.0
-BACKOFF_FIRST_S, BACKOFF_LAST_S = 1.0, 60.0
+BACKOFF_FIRST_S, BACKOFF_LAST_S = 1.0, 20.0
 """As in cellwall.agent.loop."""
 SOURCES = 200
 """From so many addresses of loopback connections are made."""
@@ -39,8 +39,10 @@ SOURCES = 200
 class Crowd:
     """All agents of this process."""
 
-    def __init__(self, first: int, count: int, port: int, key: bytes, folder: Path = KEPT) -> None:
-        self.port, self.folder = port, folder
+    def __init__(self, first: int, count: int, ports: Sequence[int], key: bytes, folder: Path = KEPT) -> None:
+        self.ports, self.folder = ports, folder
+        self.moves: Counter[int] = Counter()
+        """How often each agent has gone to the next controller: whenever a connection was lost."""
         self.wits = Wits(Ed25519PublicKey.from_public_bytes(key), tell=self._told)
         self.agents = [
             Agent(number, f"w{number:05}", address_of(number).packed, self.wits)
@@ -95,7 +97,7 @@ class Crowd:
         raw.setsockopt(socket.IPPROTO_IP, 24, 1)
         raw.bind((f"127.1.{agent.number % SOURCES}.1", 0))
         agent.begin(raw)
-        raw.connect_ex(("127.0.0.1", self.port))
+        raw.connect_ex(("127.0.0.1", self.ports[(agent.number + self.moves[agent.number]) % len(self.ports)]))
         self.by_file[raw.fileno()] = agent
         self.epoll.register(raw.fileno(), select.EPOLLOUT)
         began = agent.came
@@ -110,6 +112,7 @@ class Crowd:
     def lost(self, agent: Agent, why: str) -> None:
         """Lose a connection, and come again."""
         self.why[why[:80]] += 1
+        self.moves[agent.number] += 1
         self._forget(agent)
         pause = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2**agent.tries)
         agent.tries += 1
@@ -299,12 +302,12 @@ def _body(own: bytes, rows: int, seed: int) -> bytes:
 
 
 def main() -> None:
-    """Read from the arguments: first agent, how many, port, bundle key in hexadecimal."""
+    """Read from the arguments: first agent, how many, the controllers' ports, bundle key in hexadecimal."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    first, count, port, key = sys.argv[1:5]
-    Crowd(int(first), int(count), int(port), bytes.fromhex(key)).run()
+    first, count, ports, key = sys.argv[1:5]
+    Crowd(int(first), int(count), [int(one) for one in ports.split(",")], bytes.fromhex(key)).run()
 
 
 if __name__ == "__main__":

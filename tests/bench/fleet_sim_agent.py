@@ -13,7 +13,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
@@ -26,6 +26,7 @@ from websockets.speedups import apply_mask  # pyright: ignore[reportMissingModul
 
 from cellwall.wire import (
     AGENT_PATH,
+    NEWEST,
     Bundle,
     Confirmed,
     Facts,
@@ -43,6 +44,7 @@ from cellwall.wire import (
     content_hash,
     decode_from_controller,
     decode_members,
+    decode_orders,
     decode_ruleset,
     digest,
     digest_of,
@@ -57,6 +59,8 @@ UPGRADE = (
     f"GET {AGENT_PATH} HTTP/1.1\r\nHost: controller\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 ).encode()
+FIELDS = 9
+"""Of a ruleset as it is sent; its orders come after them."""
 BINARY, CLOSE, PING, PONG = 2, 8, 9, 10
 
 
@@ -101,13 +105,14 @@ def members_of(data: bytes) -> Members:
     return Members(decode_members(data))
 
 
-def content_of(data: bytes) -> bytes:
-    """Give what `content_hash` gives of the ruleset in `data`, from its bytes."""
+def content_of(data: bytes) -> tuple[bytes, bytes]:
+    """Give what `content_hash` gives of the ruleset in `data`, from its bytes, and its orders."""
     row: list[Any] = msgspec.msgpack.decode(data)
     row[1] = 0
     for rule in row[3]:
         rule[5] = ""
-    return sha256(msgspec.msgpack.encode(row)).digest()
+    orders: bytes = b"".join(row[FIELDS:])
+    return sha256(msgspec.msgpack.encode(row[:FIELDS])).digest(), orders
 
 
 @dataclass(slots=True)
@@ -126,9 +131,9 @@ class Agent:
     """An agent and its connection, if it has one; whoever drives it says when the socket can be read or written."""
 
     __slots__ = (
-        "address", "came", "content", "generation", "highest", "members", "mute", "name", "number", "out", "pinged",
-        "raw", "received", "revision", "ruleset", "scraps", "session", "stage", "taken", "tls", "tries", "waiting",
-        "wits",
+        "address", "came", "content", "generation", "highest", "members", "mute", "name", "number", "orders", "out",
+        "pinged", "raw", "received", "revision", "ruleset", "scraps", "session", "stage", "taken", "tls", "tries",
+        "waiting", "wits",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, address: bytes, wits: Wits) -> None:
@@ -144,6 +149,7 @@ class Agent:
         self.revision: int = 0
         self.ruleset: bytes = b""
         self.content: bytes = b""
+        self.orders: bytes = b""
         self.members: Members | None = None
         self.tries = 0
         self.came = self.received = self.pinged = 0.0
@@ -233,7 +239,8 @@ class Agent:
             if not head.startswith(b"HTTP/1.1 101"):
                 raise Lost(head.split(b"\r\n")[0].decode())
             self.stage = Stage.GREETING
-            self.say(Hello(name=self.name, version=VERSION, newest=1, holding=self.holding(), highest=self.highest))
+            held = self.holding()
+            self.say(Hello(name=self.name, version=VERSION, newest=NEWEST, holding=held, highest=self.highest))
         at = 0
         while (end := frame_end(data, at)) is not None:
             kind, start, stop = end
@@ -255,9 +262,8 @@ class Agent:
         """What it holds."""
         if self.members is None:
             return Holding()
-        return Holding(
-            generation=self.generation, revision=self.revision, digest=digest_of(self.content, self.members.sum)
-        )
+        held = digest_of(self.content, self.members.sum, self.orders)
+        return Holding(generation=self.generation, revision=self.revision, digest=held)
 
     def _hear(self, message: FromController) -> None:
         match message:
@@ -288,11 +294,15 @@ class Agent:
         assert message.generation > self.highest, f"{self.name}: {message.generation} after {self.highest}"
         if isinstance(message, Bundle):
             self.ruleset = message.ruleset if self.number % wits.every == 0 else b""
-            self.content, self.members = content_of(message.ruleset), members_of(message.members)
+            self.content, self.orders = content_of(message.ruleset)
+            self.members = members_of(message.members)
         else:
             assert self.members is not None
             assert message.base == self.generation
-            self.members = self.members.changed(message.added, message.removed)
+            if message.added or message.removed:
+                self.members = self.members.changed(message.added, message.removed)
+            if message.orders is not None:
+                self.orders = message.orders
         self.generation = self.highest = message.generation
         self.revision = message.revision
         holding = self.holding()
@@ -300,7 +310,7 @@ class Agent:
             assert message.digest == holding.digest, f"{self.name} went astray"
         if self.ruleset:
             # As the real agent reads it.
-            read = decode_ruleset(self.ruleset)
+            read = replace(decode_ruleset(self.ruleset), orders=decode_orders(self.orders))
             assert digest(read, self.members.flat) == holding.digest
             assert content_hash(read) == self.content
             wits.compared += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sqlite3
 import tarfile
 from collections.abc import Callable, Iterator
@@ -135,6 +136,18 @@ def test_keys_may_be_left_out(tmp_path: Path) -> None:
     assert not told.has_keys
     restore_backup(tmp_path / "backup", tmp_path / "b", "", None)
     assert not (tmp_path / "b" / "keys").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_restores_belongs_to_whom_the_folder_belongs_to(tmp_path: Path) -> None:
+    file = a_backup(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    os.chown(data, 65534, 65534)
+    restore_backup(file, data, "", "secret")
+    made = [data / "state.db", data / "keys", *(data / "keys").iterdir()]
+    assert len(made) > 3
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(65534, 65534)}
 
 
 def rewritten(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:

@@ -2,18 +2,24 @@
 
 import math
 import os
+import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from cellwall.analysis import distinct
+from cellwall.analysis import Keys, distinct
+from cellwall.controller.store.flow_asker import FlowAsker
 from cellwall.controller.store.flow_memory import MemoryFlows
+from cellwall.controller.store.flow_together import OwnFlows, Parted, TogetherFlows
 from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStore, FlowStoreError, Query, cursor
 from cellwall.controller.store.loop import FlowProcess, open_flows
 from cellwall.flows import Flow, FlowKey, FlowRecord, Outcome, Process, Side, merge
@@ -73,13 +79,66 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowProcess]:
     opened.close()
 
 
-@pytest.fixture(params=["memory", "process"])
+class Near(FlowAsker):
+    """A store as another controller asks it."""
+
+    def __init__(self, store: OwnFlows) -> None:
+        self._store = store
+
+    def _ask(self, call: str, *arguments: Any) -> Any:
+        fault, answer = msgspec.msgpack.decode(self._store.forward(msgspec.msgpack.encode((call, arguments))))
+        if fault is not None:
+            raise FlowStoreError(fault)
+        return answer
+
+
+class Stores:
+    """Other controllers that always answer."""
+
+    def __init__(self, stores: Mapping[str, OwnFlows]) -> None:
+        self.stores = stores
+
+    def some(self, since: float) -> bool:
+        return True
+
+    def ask(self, question: Callable[[str, Parted], Any], own: Parted, since: float) -> Mapping[str, Any]:
+        return {"": question("", own), **{name: question(name, Near(one)) for name, one in self.stores.items()}}
+
+
+class Spread(TogetherFlows):
+    """Three controllers' stores, of which each has those records that fall to it: mostly one end of a flow."""
+
+    def __init__(self, *stores: OwnFlows) -> None:
+        self.stores = stores
+        super().__init__(stores[0], Stores({str(number): one for number, one in enumerate(stores[1:])}))
+
+    def insert(self, records: Sequence[FlowRecord], batch: str) -> None:
+        self.insert_many([(records, batch)])
+
+    def insert_many(self, batches: Sequence[tuple[Sequence[FlowRecord], str]]) -> Mapping[str, str]:
+        for number, one in enumerate(self.stores):
+            one.insert_many(
+                [([each for each in records if self._of(each) == number], name) for records, name in batches]
+            )
+        return {}
+
+    def _of(self, record: FlowRecord) -> int:
+        return zlib.crc32(repr((record.reporter, record.side, record.last_seen // 7200)).encode()) % len(self.stores)
+
+    def count(self) -> int:
+        return sum(one.count() for one in self.stores)
+
+    def prune(self, before: float) -> int:
+        return sum(one.prune(before) for one in self.stores)
+
+
+@pytest.fixture(params=["memory", "process", "together"])
 def store(request: pytest.FixtureRequest) -> FlowStore:
     if request.param == "memory":
         return MemoryFlows()
     opened: FlowProcess = request.getfixturevalue("process")
     opened.prune(T0 + 1000 * DAY_S)
-    return opened
+    return opened if request.param == "process" else Spread(opened, MemoryFlows(), MemoryFlows())
 
 
 def test_a_new_store_is_empty(store: FlowStore) -> None:
@@ -287,8 +346,6 @@ def test_many_threads_may_call_at_once(store: FlowStore) -> None:
 
 
 def test_both_stores_agree_on_a_thousand_random_records(process: FlowProcess) -> None:
-    import random
-
     chance = random.Random(7)
     ends = [WEB, DB, OUT, ip_address("10.1.0.9")]
     records = [
@@ -322,6 +379,64 @@ def test_both_stores_agree_on_a_thousand_random_records(process: FlowProcess) ->
             assert process.flows(asked) == fake.flows(asked)
     assert process.prune(T0 + 90_000) == fake.prune(T0 + 90_000)
     assert process.edges(0) == fake.edges(0)
+
+
+def test_stores_of_several_controllers_say_together_what_one_would_say(process: FlowProcess) -> None:
+    chance = random.Random(11)
+    ends = [WEB, DB, OUT, ip_address("10.1.0.9"), ip_address("fd00::7")]
+    times = [chance.randrange(0, 200_000, 50) for _ in range(1500)]
+    records = [
+        record(
+            chance.choice(ends),
+            chance.choice(ends),
+            chance.choice([53, 80, 443, *range(1000, 1030)]),
+            side=chance.choice(list(Side)),
+            outcome=chance.choice(list(Outcome)),
+            would=chance.choice(list(Outcome)),
+            at=at,
+            connections=chance.randrange(1, 9),
+            # Revisions only grow.
+            revision=at // 20_000,
+            rules=chance.choice([(), ("a",), ("a", "b")]),
+            process=chance.choice([NGINX, POSTGRES]),
+            reporter=chance.choice(["x", "y", "z"]),
+        )
+        for at in times
+    ]
+    process.prune(T0 + 1000 * DAY_S)
+    one, several = MemoryFlows(), Spread(process, MemoryFlows(), MemoryFlows())
+    for store in (one, several):
+        store.insert(records, "together/1")
+    assert min(each.count() for each in several.stores) > 300
+    for since in (T0, T0 + 50_000):
+        assert several.edges(since, T0 + 150_000) == one.edges(since, T0 + 150_000)
+        assert several.tuples(since) == one.tuples(since)
+        assert several.series(since, T0 + 200_000, 900.0) == one.series(since, T0 + 200_000, 900.0)
+        keys = [seen.key for seen in one.flows(Query(since))[::7]]
+        assert several.tuples_of(since, keys) == one.tuples_of(since, keys)
+        assert counted(several.keys(since)) == counted(one.keys(since))
+        for asked in (
+            Query(since),
+            Query(since, limit=7),
+            Query(since, outcome=Outcome.ALLOWED, limit=11),
+            Query(since, outcome=Outcome.DENIED, limit=30),
+            Query(since, outcome=Outcome.ALLOWED, would=Outcome.DENIED),
+            Query(since, source=(ip_network("10.0.0.0/24"), ip_network("fd00::/8")), ports=parse_ports("tcp/80")),
+        ):
+            assert paged(several, asked) == paged(one, asked)
+
+
+def counted(keys: Keys) -> dict[FlowKey, tuple[int, int]]:
+    return {keys.key(at): (int(keys.flows[at]), int(keys.connections[at])) for at in range(len(keys))}
+
+
+def paged(store: FlowStore, query: Query) -> list[Flow]:
+    """Give all pages."""
+    found: list[Flow] = []
+    while page := store.flows(query):
+        found += page
+        query = replace(query, after=cursor(page[-1]))
+    return found
 
 
 def test_a_closed_store_says_so(tmp_path: Path) -> None:

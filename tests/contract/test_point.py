@@ -12,7 +12,7 @@ from tests.kernel.namespaces import missing
 from tests.kernel.wire import bridge, hear, listen, send
 
 from cellwall.compile import Compiled, OrderBook, OrderCard, Point, compile_fleet
-from cellwall.enforce import FakePoint, Leave, NftPoint, Refused
+from cellwall.enforce import FakePoint, Interim, Leave, NftPoint, Refused, Spell, digest_of
 from cellwall.enforce import Point as EnforcementPoint
 from cellwall.enforce.nft.fake import Packet
 from cellwall.flows import Outcome
@@ -59,6 +59,13 @@ class Stand:
     def __init__(self, point: EnforcementPoint, arrive: Callable[[int], bool]) -> None:
         self.point = point
         self.arrive = arrive
+
+    def wait(self, until: float) -> None:
+        """Let time pass."""
+        if isinstance(self.point, FakePoint):
+            self.point.now = until + 0.1
+        else:
+            time.sleep(max(0.0, until + 0.1 - time.time()))
 
 
 @pytest.fixture(params=["kernel", "memory"])
@@ -161,6 +168,78 @@ def test_an_order_opens_what_the_policy_denies(stand: Stand) -> None:
     stand.point.apply_orders(ordered(Order("open-1", OrderKind.OPEN, ports=parse_ports("tcp/23"), expires=end)))
     assert [stand.arrive(port) for port in (5432, 23, 80)] == [True, True, False]
     assert stand.point.verify() == ()
+
+
+MORE = "  - {id: more, allow: tcp/80, from: any, to: role=db}\n"
+
+
+def test_what_holds_for_a_while_decides_and_then_what_lasts_does(stand: Stand) -> None:
+    lasting, trial = database(), database("guard", MORE)
+    stand.point.apply(lasting.ruleset, lasting.members)
+    stand.arrive(5432)
+    before = stand.point.counters()["web-to-db"]
+    until = time.time() + 1.0
+    interim = Interim(Spell.TRIAL, trial.ruleset, trial.members, until)
+    receipt = stand.point.apply(lasting.ruleset, lasting.members, (interim,))
+    assert (receipt.digest, receipt.change) == (digest_of(trial.ruleset), "refill")
+    assert stand.point.apply(lasting.ruleset, lasting.members, (interim,)).change == "none"
+    assert [stand.arrive(port) for port in (5432, 80, 23)] == [True, True, False]
+    held = stand.point.read_back()
+    assert held and held.mode is Mode.GUARD and held.digest == receipt.digest
+    assert stand.point.verify() == ()
+    assert "more" in stand.point.counters()
+    stand.wait(until)
+    assert [stand.arrive(port) for port in (5432, 80, 23)] == [True, False, False]
+    held = stand.point.read_back()
+    assert held and held.mode is Mode.ENFORCE
+    assert stand.point.verify() == ()
+    assert stand.point.apply(lasting.ruleset, lasting.members).change == "refill"
+    assert stand.point.counters()["web-to-db"] > before, "what lasted was there all the while"
+    assert stand.point.verify() == () and "more" not in stand.point.counters()
+
+
+def test_what_becomes_lasting_is_not_written_anew(stand: Stand) -> None:
+    lasting, trial = database(), database(extra=MORE)
+    stand.point.apply(lasting.ruleset, lasting.members)
+    interim = Interim(Spell.TRIAL, trial.ruleset, trial.members, time.time() + 60)
+    stand.point.apply(lasting.ruleset, lasting.members, (interim,))
+    assert stand.arrive(80)
+    before = stand.point.counters()["more"]
+    stand.point.apply(trial.ruleset, trial.members)
+    assert stand.point.counters()["more"] == before
+    stand.wait(interim.until if isinstance(stand.point, FakePoint) else 0.0)
+    assert stand.arrive(80) and stand.point.verify() == ()
+
+
+def test_members_and_orders_of_what_holds_for_a_while(stand: Stand) -> None:
+    lasting, trial = database(), database(extra=MORE)
+    until = time.time() + 1.5
+    interim = Interim(Spell.TRIAL, trial.ruleset, trial.members, until)
+    stand.point.apply(lasting.ruleset, lasting.members, (interim,))
+    stand.point.apply_members({}, [WEB.packed])
+    assert [stand.arrive(port) for port in (5432, 80)] == [False, True]
+    stand.point.apply_orders(ordered(Order("shut-1", OrderKind.CONTAIN, ports=parse_ports("tcp/80"))))
+    assert [stand.arrive(port) for port in (5432, 80)] == [False, False]
+    assert stand.point.verify() == ()
+    stand.wait(until)
+    # Its members were the trial's own, orders are everybody's.
+    assert [stand.arrive(port) for port in (5432, 80)] == [True, False]
+    stand.point.apply_orders(ordered(Order("shut-2", OrderKind.CONTAIN, ports=parse_ports("tcp/5432"))))
+    assert not stand.arrive(5432)
+
+
+def test_what_is_for_a_while_is_above_nothing_at_all_or_above_another(stand: Stand) -> None:
+    trial, watching = database(), database("observe")
+    now = time.time()
+    first = Interim(Spell.TRIAL, trial.ruleset, trial.members, now + 2.4)
+    second = Interim(Spell.SUSPENSION, watching.ruleset, watching.members, now + 1.2)
+    stand.point.apply(None, {}, (first, second))
+    stand.point.apply_orders(ordered(Order("shut-1", OrderKind.CONTAIN, ports=parse_ports("tcp/5432"))))
+    assert [stand.arrive(port) for port in (5432, 80)] == [True, True], "no order reaches a suspended host"
+    stand.wait(second.until)
+    assert [stand.arrive(port) for port in (5432, 80)] == [False, False]
+    stand.wait(first.until)
+    assert [stand.arrive(port) for port in (5432, 80)] == [True, True]
 
 
 def test_orders_before_any_ruleset_are_refused(stand: Stand) -> None:

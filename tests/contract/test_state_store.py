@@ -230,6 +230,15 @@ def test_a_token_is_used_up(store: SqlState) -> None:
     assert not store.use_token("unknown", "key-1", "web-1", 2.0)
 
 
+def test_a_token_ends_when_it_is_said_to(store: SqlState) -> None:
+    store.add_token(TOKEN)
+    at = TOKEN.expires - 1
+    assert store.end_token("t1", at)
+    assert store.tokens() == (replace(TOKEN, expires=at),)
+    assert not store.end_token("t1", at), "it has ended before"
+    assert not store.end_token("unknown", at)
+
+
 def test_the_same_key_uses_a_token_once(store: SqlState) -> None:
     store.add_token(replace(TOKEN, uses=1))
     assert store.use_token("t1", "key-1", "web-1", 2.0)

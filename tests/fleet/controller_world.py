@@ -114,7 +114,7 @@ async def running(folder: Path, clock: Callable[[], float] | None = None, **opti
     given = ControllerOptions(
         folder / "data",
         listen=options.pop("listen", "127.0.0.1:0"),
-        advertise=("https://127.0.0.1:7443",),
+        advertise=options.pop("advertise", ("https://127.0.0.1:7443",)),
         socket=socket,
         flows=options.pop("flows", "memory"),
         **options,
@@ -275,7 +275,8 @@ class Agent:
             self.ruleset, self.members = decode_ruleset(message.ruleset), decode_members(message.members)
         else:
             assert message.base == self.generation
-            self.members = apply_change(self.members, decode_members(message.added), message.removed)
+            added = decode_members(message.added) if message.added else {}
+            self.members = apply_change(self.members, added, message.removed)
             if message.orders is not None:
                 assert self.ruleset is not None
                 self.ruleset = replace(self.ruleset, orders=decode_orders(message.orders))

@@ -419,3 +419,23 @@ def evils(controller: Puppet, good: Any) -> list[tuple[str, bytes | str]]:
         changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
         found.append(("with a changed bit", bytes(changed)))
     return found
+
+
+async def test_a_token_that_was_revoked_lets_nobody_in_and_whoever_came_by_it_stays(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        token = await world.token(uses=2, labels={"app": "shop"})
+        agent = await enrol(world, token, "web-1")
+        await agent.connect()
+        (row,) = (await world.ask("GET", "/tokens"))["items"]
+        assert (row["used"], row["usable"]) == (1, True)
+        await world.ask("DELETE", f"/tokens/{row['id']}", dry_run=True)
+        await world.ask("DELETE", f"/tokens/{row['id']}")
+        refused = await ask_to_enrol(world, Enrol(token.secret, make_request()[1], "web-2"))
+        assert isinstance(refused, Rejected), refused
+        assert "unknown, used up or expired" in refused.reason
+        assert (await world.ask("GET", "/workloads/web-1"))["point"]
+        (row,) = (await world.ask("GET", "/tokens"))["items"]
+        assert not row["usable"]
+        assert "has ended already" in (await world.ask("DELETE", f"/tokens/{row['id']}", status=409))["detail"]
+        await world.ask("DELETE", "/tokens/unknown", status=404)
+        await agent.close()

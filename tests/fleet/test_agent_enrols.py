@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fleet.agent_world import connects, serve_tcp, start_agent
+from tests.fleet.agent_world import connects, meaning, serve_tcp, start_agent
 from tests.kernel.namespaces import Namespace, needs_namespaces, pair
 
-from cellwall.clients import Api, Unreachable
+from cellwall.clients import Api, ApiRefused, Unreachable
 
 pytestmark = needs_namespaces
 
@@ -39,12 +39,12 @@ class World:
     api: Api
     folder: Path
 
-    def enrol(self, token: str, name: str = "web") -> tuple[int, str]:
+    def enrol(self, token: str, name: str = "web", *more: str) -> tuple[int, str]:
         """Enrol `web`; give the exit code and what was complained about."""
         (self.folder / "token").write_text(token)
         done = self.web.run(
             [*CELLWALL, "enroll", "--controller", "https://10.77.0.1:7443", "--token-file", str(self.folder / "token"),
-             "--state", str(self.folder / "state"), "--name", name],
+             "--state", str(self.folder / "state"), "--name", name, *more],
             check=False,
         )  # fmt: skip
         return done.returncode, done.stderr
@@ -108,3 +108,59 @@ def test_from_a_token_to_a_policy_in_force_and_back_from_a_bad_one(world: World)
         time.sleep(0.1)
     world.wait_for("enforced", 3)
     assert connects(world.client, "10.77.0.2", 80)
+
+
+def test_what_an_agent_has_not_the_memory_for_is_refused_in_the_plan_and_by_it_alike(world: World) -> None:
+    assert world.enrol(world.api.post("tokens", body={"labels": {"role": "web"}, "workload": "web"})["token"])[0] == 0
+    client = {"name": "client", "addresses": ["10.77.0.1", "fd77::1"], "labels": {"role": "client"}}
+    world.api.post("workloads", body=client)
+    ports = range(2000, 2150)
+    more = ", ".join(f"{{id: in-{port}, allow: tcp/{port}, from: role=client, to: role=web}}" for port in ports)
+    large = POLICY.replace("rules: [", f"rules: [{more}, ")
+    agent = start_agent(world.web, world.folder / "state", "--most-memory", "12")
+    world.wait_for("enforced", 0)
+    body: dict[str, Any] = {"documents": {"p.yaml": POLICY}, "confirm_s": 20}
+    assert world.api.post("policy", "apply", body=body)["revision"] == 1
+    world.wait_for("enforced", 1)
+    body = {"documents": {"p.yaml": large}, "confirm_s": 20}
+    (short,) = world.api.post("policy", "plan", body={"documents": body["documents"]})["cramped"]
+    assert (short["workload"], short["room_bytes"]) == ("web", 12 << 20)
+    with pytest.raises(ApiRefused, match="1 of 1 points would refuse it, first `web`"):
+        world.api.post("policy", "apply", body=body)
+    world.api.post("policy", "apply", body={**body, "accept_refused": True})
+    world.wait_for("refused", 1)
+    (row,) = world.api.get("policy", "rollout")["items"]
+    needed = -(-short["peak_bytes"] >> 20)
+    assert row["reason"] == f"to write it takes about {needed} MiB of memory, and 12 MiB can be had"
+    agent.stop()
+    start_agent(world.web, world.folder / "state", "--most-memory", str(needed + 12))
+    until = time.monotonic() + 20
+    while world.api.get("workloads", "web")["facts"]["memory"]["free"] <= 12 << 20:
+        assert time.monotonic() < until, "the agent does not say what it may take"
+        time.sleep(0.1)
+    revision = world.api.post("policy", "apply", body=body)["revision"]
+    world.wait_for("enforced", revision)
+
+
+def test_a_host_whose_certificate_was_revoked_says_so_and_enrols_again_with_its_rules_in_force(world: World) -> None:
+    asked: dict[str, Any] = {"labels": {"role": "web"}, "workload": "web"}
+    assert world.enrol(world.api.post("tokens", body=asked)["token"]) == (0, "")
+    start_agent(world.web, world.folder / "state")
+    world.api.post("policy", "apply", body={"documents": {"p.yaml": POLICY}, "confirm_s": 20})
+    world.wait_for("enforced", 1)
+    world.api.delete("workloads", "web")
+    until, log = time.monotonic() + 20, world.folder / "state" / "log"
+    while "the certificate of `web` was revoked; enrol again with a new token" not in log.read_text():
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
+    held = meaning(world.web)
+    token = world.api.post("tokens", body=asked)["token"]
+    assert "with --again it is made anew" in world.enrol(token)[1]
+    code, said = world.enrol(token, "db", "--again")
+    assert code and "this host is `web`" in said
+    prefix, _, secret = token.split(".")
+    code, said = world.enrol(".".join((prefix, "0" * 64, secret)), "web", "--again")
+    assert code and "of another controller" in said
+    assert world.enrol(token, "web", "--again") == (0, "")
+    assert held and meaning(world.web) == held
+    world.wait_for("enforced", 1)

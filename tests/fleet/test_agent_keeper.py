@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from tests.fleet.agent_world import ALLOW_80, ALLOW_81, Puppet, fleet, kernel_te
 from tests.kernel.namespaces import Namespace, namespace, needs_namespaces
 
 from cellwall.agent import keeper as agent_keeper
-from cellwall.agent.events import Applied, Apply, ForeignChange, Repair, Restore, Result
+from cellwall.agent.events import Applied, Apply, ApplyMembers, ForeignChange, Repair, Restore, Result
 from cellwall.agent.keeper import Keeper
 from cellwall.compile import Members, Ruleset
 from cellwall.controller.trust.ca import open_authority
-from cellwall.enforce import Receipt
+from cellwall.enforce import Interim, Receipt
 from cellwall.flows import Outcome, Side
+from cellwall.policy import Mode
 from cellwall.wire import Counters, HeldVerdict, Holds, ShowCounters, ShowTable, TableText, Trouble
 
 pytestmark = needs_namespaces
@@ -120,6 +122,47 @@ def test_a_live_question_is_answered_from_the_kernel(host: Namespace, maker: Pup
         keeper.close()
 
 
+def test_a_trial_that_ends_in_the_kernel_is_no_foreign_change_and_no_drift(host: Namespace, maker: Puppet) -> None:
+    old, new = maker.opened(point(policy(ALLOW_80), 1)), maker.opened(point(policy(ALLOW_81), 2))
+    client, web = ip_address("10.77.0.1").packed, ip_address("10.77.0.2").packed
+    asked = Holds(source=client, destination=web, protocol=6, port=81, side=Side.INGRESS)
+    with host.inside():
+        keeper = Keeper()
+        keeper.write(Apply(old))
+        assert keeper.write(Apply(new, 2.0, old)) == [Applied(2, Result.DONE)]
+        held = keeper.answer(asked)
+        assert isinstance(held, HeldVerdict) and (held.outcome, held.revision) == (Outcome.ALLOWED, 2)
+        # Members come and go within it, the first time beside those of the old one.
+        gone = replace(new, members={key: one for key, one in new.members.items() if key != client})
+        for change in (ApplyMembers(gone, {}, (client,)), ApplyMembers(new, {client: new.members[client]}, ())):
+            assert keeper.write(change) == [Applied(2, Result.DONE)]
+        time.sleep(2.1)
+        assert (keeper.notices(), keeper.verify(new).drifts) == ([], ())
+        assert isinstance(keeper.answer(asked), Trouble), "another decides by then"
+        assert keeper.write(Restore(old)) == [Applied(1, Result.DONE)]
+        held = keeper.answer(asked)
+        assert isinstance(held, HeldVerdict) and held.outcome is Outcome.DENIED
+        assert (keeper.notices(), keeper.verify(old).drifts) == ([], ())
+        keeper.close()
+
+
+def test_a_suspended_host_goes_on_to_hold_its_trial_and_its_orders_beneath(host: Namespace, maker: Puppet) -> None:
+    old, new = maker.opened(point(policy(ALLOW_80), 1)), maker.opened(point(policy(ALLOW_81), 2))
+    with host.inside():
+        keeper = Keeper()
+        keeper.write(Apply(new, 60.0, old))
+        trial = meaning(host)
+        keeper.suspend(60.0)
+        keeper.write(Apply(new, 60.0, old))
+        held = keeper.point.read_back()
+        assert held and held.mode is Mode.OBSERVE and keeper.verify(new).drifts == ()
+        keeper.suspend(0.0)
+        keeper.write(Apply(new, 60.0, old))
+        held = keeper.point.read_back()
+        assert held and held.mode is Mode.ENFORCE and held.revision == 2 and meaning(host) == trial
+        keeper.close()
+
+
 def test_a_host_that_only_observes_gets_mode_observe(host: Namespace, maker: Puppet) -> None:
     with host.inside():
         keeper = Keeper(observe_only=True)
@@ -141,8 +184,8 @@ def test_what_others_do_while_very_much_is_written_is_found_and_without_it_the_w
         assert (keeper.notices(), keeper.verify(first).drifts) == ([], ())
         apply = keeper.point.apply
 
-        def disturbed(ruleset: Ruleset, members: Members) -> Receipt:
-            done = apply(ruleset, members)
+        def disturbed(ruleset: Ruleset, members: Members, interims: tuple[Interim, ...]) -> Receipt:
+            done = apply(ruleset, members, interims)
             host.nft("delete element inet cellwall peer4 { 10.77.0.1 }\n")
             return done
 

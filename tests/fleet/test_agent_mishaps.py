@@ -63,6 +63,16 @@ class World:
         self.controller.receipt(1, PointState.ENFORCED)
         return self.held()
 
+    def reached(self) -> set[tuple[int, int]]:
+        """Say at which ports the host can be reached, in which version of IP, by real connections."""
+        ways = {(4, "10.77.0.2"), (6, "fd77::2")}
+        return {(v, port) for v, address in ways for port in (80, 81) if connects(self.client, address, port, 0.3)}
+
+    def serve(self) -> None:
+        for port in (80, 81):
+            self.web.start(serve_tcp, port)
+            self.web.wait_for_port(port)
+
     def held(self) -> list[str]:
         return meaning(self.web)
 
@@ -92,12 +102,48 @@ def on_trial(world: World, confirm_s: float) -> list[str]:
     return before
 
 
-def test_a_change_on_trial_is_taken_back_although_the_agent_was_killed_and_nobody_starts_it_again(world: World) -> None:
+def test_a_change_on_trial_is_taken_back_by_the_kernel_when_no_process_of_ours_is_left(world: World) -> None:
+    world.serve()
     agent = world.start()
-    before = on_trial(world, 3)
+    on_trial(world, 5)
+    began = time.monotonic()
+    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    assert children == [], "nobody else stands by"
     os.kill(agent.pid, signal.SIGKILL)
-    world.wait(lambda: world.held() == before, "it is still in force", 12)
-    world.wait(lambda: "was taken back" in (world.state / "log").read_text(), "nobody says so")
+    # What it allows was denied before, and the other way round.
+    assert world.reached() == {(4, 81), (6, 81)}
+    world.wait(lambda: world.reached() != {(4, 81), (6, 81)}, "it is still in force", 12)
+    # The end was counted from when the bundle came, a moment before we heard of it.
+    assert 3.5 < time.monotonic() - began < 5.7
+    assert world.reached() == {(4, 80), (6, 80)}
+    # Who comes next takes it out of the table, and says that it was taken back.
+    world.controller.confirming = True
+    world.start()
+    reverted = world.controller.wait(Receipt, lambda one: one.state is PointState.REVERTED)
+    assert "nobody confirmed it" in reverted.reason and reverted.holding.generation == 1
+    assert world.reached() == {(4, 80), (6, 80)} and not any("trial" in line for line in world.held())
+
+
+def test_the_first_policy_of_a_host_on_trial_gives_way_to_none_when_no_process_is_left(world: World) -> None:
+    world.serve()
+    agent = world.start()
+    world.controller.confirming = False
+    world.controller.send(world.controller.bundle(point(policy(ALLOW_80), 1), confirm_s=3))
+    world.controller.receipt(1, PointState.PROVISIONAL)
+    os.kill(agent.pid, signal.SIGKILL)
+    assert world.reached() == {(4, 80), (6, 80)}
+    everything = {(version, port) for version in (4, 6) for port in (80, 81)}
+    world.wait(lambda: world.reached() == everything, "it is still in force", 8)
+
+
+def test_a_trial_that_others_tear_up_is_put_back_with_its_end(world: World) -> None:
+    world.serve()
+    agent = world.start()
+    on_trial(world, 6)
+    world.web.nft("flush chain inet cellwall input\n")
+    world.wait(lambda: world.reached() == {(4, 81), (6, 81)}, "it is not repaired", 5)
+    os.kill(agent.pid, signal.SIGKILL)
+    world.wait(lambda: world.reached() == {(4, 80), (6, 80)}, "its end was lost", 10)
 
 
 def test_an_agent_that_is_asked_to_stop_takes_back_what_is_on_trial_before_it_goes(world: World) -> None:
@@ -111,12 +157,16 @@ def test_an_agent_that_is_asked_to_stop_takes_back_what_is_on_trial_before_it_go
     assert world.held() == before
 
 
-def test_a_confirmed_change_has_no_guard_any_more(world: World) -> None:
+def test_a_confirmed_change_lasts_and_nothing_is_left_of_its_trial(world: World) -> None:
+    world.serve()
     agent = world.start()
-    world.controller.send(world.controller.bundle(point(policy(ALLOW_80), 1), confirm_s=60))
-    world.controller.receipt(1, PointState.ENFORCED)
-    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
-    world.wait(lambda: not children.read_text().split(), "somebody still stands by")
+    world.enforce()
+    world.controller.send(world.controller.bundle(point(policy(ALLOW_81), 2), confirm_s=2))
+    world.controller.receipt(2, PointState.ENFORCED)
+    os.kill(agent.pid, signal.SIGKILL)
+    assert not any("trial" in line or "in-80" in line for line in world.held())
+    time.sleep(2.2)
+    assert world.reached() == {(4, 81), (6, 81)}
 
 
 # ---- suspended
@@ -141,6 +191,7 @@ def test_a_suspended_host_drops_nothing_tells_why_and_enforces_again_by_itself(w
 
 
 def test_a_suspension_lasts_over_a_restart_and_ends_also_when_the_agent_was_killed(world: World) -> None:
+    world.serve()
     agent = world.start()
     before = world.enforce()
     suspend(world.state, 6.0, "ticket 4711", time.time())
@@ -150,8 +201,12 @@ def test_a_suspension_lasts_over_a_restart_and_ends_also_when_the_agent_was_kill
     agent = world.start()
     assert world.held() != before, "the successor suspends it too"
     time.sleep(0.5)
+    assert world.reached() == {(version, port) for version in (4, 6) for port in (80, 81)}
     os.kill(agent.pid, signal.SIGKILL)
-    world.wait(lambda: world.held() == before, "nobody ended it", 12)
+    world.wait(lambda: world.reached() == {(4, 80), (6, 80)}, "the kernel did not end it", 12)
+    # A successor finds it over.
+    world.start()
+    world.wait(lambda: world.held() == before, "something is left of it")
 
 
 def test_a_host_that_is_suspended_can_be_resumed_at_once(world: World) -> None:
@@ -324,7 +379,11 @@ def test_a_policy_that_does_not_fit_into_memory_is_refused_before_anything_is_wr
 
 def _cramped(state: Path) -> None:
     """Run an agent on a host that has hardly any memory left."""
-    agent_keeper.free_memory = lambda: 9 << 20
+
+    def free(_: int | None = None) -> int:
+        return 9 << 20
+
+    agent_keeper.free_memory = free
     _run(state)
 
 
@@ -343,5 +402,9 @@ def test_a_table_of_connections_that_fills_is_told(world: World) -> None:
 def _crowded(state: Path) -> None:
     """Run an agent whose kernel has hardly any room for connections after its first look."""
     looks = iter([Room(10, 1000, 1 << 30)])
-    agent_loop.kernel_room = lambda: next(looks, Room(960, 1000, 1 << 30))
+
+    def room(_: int | None = None) -> Room:
+        return next(looks, Room(960, 1000, 1 << 30))
+
+    agent_keeper.kernel_room = room
     _run(state)

@@ -17,8 +17,10 @@ from tests.postgresql import Server, programs
 from tests.postgresql import running as a_server
 
 from cellwall.controller.cluster.peers import Peers
-from cellwall.controller.errors import ControllerError
-from cellwall.wire import Answer, Ask, Confirmed, Facts, PointState, ShowTable, TableText
+from cellwall.controller.errors import ControllerError, StateError
+from cellwall.flows import FlowKey, FlowRecord, Outcome, Side
+from cellwall.traffic import parse_address
+from cellwall.wire import Answer, Ask, Confirmed, Facts, PointState, ShowTable, TableText, Taken, pack_flows
 
 OPEN = """
 rules:
@@ -305,3 +307,50 @@ async def test_a_database_that_went_back_takes_nothing_back_from_agents(server: 
     await web.enforce_what_comes()
     assert web.ruleset is not None
     assert [rule.services for rule in web.ruleset.rules] == ["tcp/443"]
+
+
+async def test_an_agent_hears_of_a_controller_that_joins_while_it_is_connected(cluster: Cluster) -> None:
+    one = await cluster.start("one")
+    web = await one.agent("web-1", "10.0.0.1")
+    key = FlowKey(parse_address("10.0.0.1"), parse_address("10.0.0.2"), 6, 80)
+    seen = [FlowRecord(key, "", Side.EGRESS, Outcome.ALLOWED, Outcome.ALLOWED, (), 1, 1, 1.0, 2.0)]
+
+    async def send(batch: str) -> tuple[str, ...]:
+        await web.say(pack_flows(seen, batch=batch, start=1.0, end=2.0))
+        return (await web.hear_a(Taken)).controllers
+
+    assert await send("b-1") == ()
+    await cluster.start("two", advertise=("https://127.0.0.2:7443",))
+
+    async def met() -> bool:
+        return len(peers(one).urls) == 2
+
+    await until(met)
+    assert set(await send("b-2")) == {"https://127.0.0.1:7443", "https://127.0.0.2:7443"}
+    assert await send("b-3") == (), "once is enough"
+
+
+async def test_a_session_that_the_database_ends_in_a_write_is_replaced_soon(cluster: Cluster, server: Server) -> None:
+    one = await cluster.start("one")
+    database = one.controller.control.store.database
+    session = text("select pg_backend_pid()")
+    # What its own first writes told has been heard: from here on nothing wakes it.
+    await asyncio.sleep(1.5)
+
+    def ended_within() -> None:
+        with database.transaction():
+            other = server.connect("postgres")
+            other.cursor().execute("select pg_terminate_backend(%s)", (database.rows(session)[0][0],))
+            other.close()
+            database.rows(session)
+
+    with pytest.raises(StateError):
+        ended_within()
+    # The link's own session goes on, and tells nothing.
+    assert database.trouble
+
+    async def back() -> bool:
+        return not database.trouble
+
+    await until(back)
+    assert await one.apply(OPEN) == 1

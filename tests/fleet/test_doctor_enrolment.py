@@ -8,10 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from tests.fleet.controller_world import World, running
 
+from cellwall.agent import Enrolment
+from cellwall.agent.folder import locked
 from cellwall.cli.doctor import controller as doctor_controller
+from cellwall.cli.doctor.agent import agent_checks
 from cellwall.cli.doctor.checks import Check
 from cellwall.cli.doctor.controller import controller_checks
 
@@ -69,3 +73,26 @@ async def test_what_is_no_controller_or_not_there_is_said_in_one_line(world: Wor
     for url, token in (("http://10.0.0.1", ""), (world.url, "nonsense")):
         (only,) = (await look(url, token)).values()
         assert only.state == "fail" and not only.blocks and only.advice
+
+
+async def test_an_enrolled_host_says_whether_its_agent_runs_and_which_of_its_controllers_answer(
+    world: World, tmp_path: Path
+) -> None:
+    folder, gone = tmp_path / "agent", "https://127.0.0.1:1"
+    folder.mkdir()
+    (folder / "enrolment.json").write_bytes(
+        msgspec.json.encode({"name": "web-1", "controller": gone, "bundle_key": b"k" * 32})
+    )
+
+    async def checked() -> dict[str, Check]:
+        return {one.name: one for one in await asyncio.to_thread(agent_checks, folder)}
+
+    alone = await checked()
+    assert alone["controller"].state == "warn" and f"{gone} (connection refused)" in alone["controller"].says
+    assert alone["agent"].state == "warn" and "it does not run" in alone["agent"].says
+    assert "--again" in alone["credentials"].advice
+    Enrolment(folder, "web-1", gone, b"k" * 32).remember((gone, world.url))
+    with locked(folder):
+        several = await checked()
+    assert several["controller"].state == "ok" and several["controller"].says.startswith(f"{world.url} answers, but")
+    assert several["agent"].state == "ok"

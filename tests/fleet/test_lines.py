@@ -42,6 +42,9 @@ class Echo:
         line.name = f"agent-{line.number}"
         return None
 
+    def adopt(self, line: Line, wanted: str) -> tuple[HTTPStatus, str] | None:
+        return HTTPStatus.NOT_FOUND, f"there is no {wanted}"
+
     def heard(self, line: Line, data: bytes | str) -> None:
         assert self.port is not None
         if not line.greeted:

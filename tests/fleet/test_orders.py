@@ -84,6 +84,29 @@ def test_an_order_is_in_force_everywhere_at_once_and_its_end_is_told(tmp_path: P
     asyncio.run(story())
 
 
+def test_an_order_that_ends_by_itself_leaves_what_is_told_of_the_others_as_it_was(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as world:
+            web, db = await fleet(world)
+            await give(world, web, db, kind="contain", ports="tcp/445")
+            await give(world, web, db, kind="contain", ports="tcp/139", for_s=1)
+
+            async def left() -> bool:
+                return len((await world.ask("GET", "/orders"))["items"]) == 1
+
+            await until(left)
+            for agent in (web, db):
+                await agent.enforce()
+
+            async def told() -> bool:
+                (item,) = (await world.ask("GET", "/orders"))["items"]
+                return (item["in_force"]["having"], item["in_force"]["waiting"]) == (2, 0)
+
+            await until(told, "the other order to be in force at both", within_s=3)
+
+    asyncio.run(story())
+
+
 def test_a_lifted_order_is_gone_and_only_who_takes_part_in_an_opening_hears_of_it(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as world:

@@ -350,6 +350,7 @@ WRITES: dict[tuple[str, str], tuple[str, Any]] = {
     ("PUT", "/labels/{name}"): ("/labels/nas", {"labels": {"app": "infra"}}),
     ("DELETE", "/workloads/{name}"): ("/workloads/nas", None),
     ("POST", "/tokens"): ("/tokens", {}),
+    ("DELETE", "/tokens/{id}"): ("/tokens/{token}", None),
     ("POST", "/policy/apply"): ("/policy/apply", {"documents": {"p.yaml": DOCUMENT}, "confirm_s": 0}),
     ("POST", "/policy/revert"): ("/policy/revert", {"to": 0}),
     ("POST", "/people"): ("/people", {"name": "eve", "roles": ["viewer"], "password": SECRET}),
@@ -380,10 +381,10 @@ async def test_whatever_is_done_is_written_down_and_a_dry_run_is_not(face: Face)
     async def newest() -> dict[str, Any]:
         return (await face.world.ask("GET", "/audit", limit=1))["items"][0]
 
-    order = ""
+    order = token = ""
     for (method, template), (path, body) in WRITES.items():
         before = await newest()
-        path = path.format(order=order)
+        path = path.format(order=order, token=token)
         if template != "/people/{name}/sessions":
             dry: dict[str, Any] = (
                 {"json": {**body, "dry_run": True}} if method != "DELETE" else {"params": {"dry_run": True}}
@@ -394,6 +395,7 @@ async def test_whatever_is_done_is_written_down_and_a_dry_run_is_not(face: Face)
         answer = await face.client.request(method, path, json=body, headers=ann)
         assert answer.status_code < 300, (template, answer.text)
         order = answer.json()["order"]["id"] if template == "/orders" else order
+        token = answer.json()["id"] if (method, template) == ("POST", "/tokens") else token
         after = await newest()
         assert (after["number"] > before["number"], after["author"]) == (True, "ann"), template
         assert after["details"]["asked"]["way"] == "password", template

@@ -287,3 +287,11 @@ async def test_with_the_last_consent_it_comes_into_force_unless_another_came_bef
     await world.ask("POST", "/policy/revert", {"to": 1})
     problem = await world.ask("POST", f"/policy/revisions/{numbers[1]}/approve", {}, status=409)
     assert "has to be proposed again" in problem["detail"]
+
+
+async def test_a_controller_is_ready_while_points_wait_for_their_wave(world: World) -> None:
+    agents = await fleet(world)
+    await world.apply(TIGHT + WAVES.replace("SETTLE", "60"))
+    await wave(world, agents, 0)
+    ready = await world.people.get("http://controller/health/ready")
+    assert ready.status_code == 200, ready.text

@@ -12,6 +12,7 @@ import yaml
 
 from cellwall.compile import compile_fleet
 from cellwall.enforce import digest_of
+from cellwall.enforce.nft.interim import Layer
 from cellwall.enforce.nft.program import Program
 from cellwall.enforce.nft.render import Local, Unit, render
 from cellwall.enforce.nft.script import scripts, transaction
@@ -54,6 +55,11 @@ class Scenario:
         if len(self.policies) == 1:
             return ""
         return transaction(plan_steps(None, self.program()).program, self.program(1))
+
+    def trial(self) -> str:
+        """The same change on trial: the second policy above the first, for a minute."""
+        held = plan_steps(None, self.program()).program
+        return transaction(held, self.program(), (Layer("trial", self.program(1), NOW + 60),))
 
     def steps(self) -> tuple[str, ...]:
         """Every transaction of both, in turn."""

@@ -32,6 +32,10 @@ def test_the_script_of_the_next_change_is_the_golden_one(name: str) -> None:
     compare(FOLDER / f"{name}.change.nft", load(name).change())
 
 
+def test_the_script_of_a_change_on_trial_is_the_golden_one() -> None:
+    compare(FOLDER / "enforce.trial.nft", load("enforce").trial())
+
+
 def test_no_golden_file_is_left_over() -> None:
     scripts = {path.name.split(".")[0] for path in FOLDER.glob("*.nft")}
     assert scripts == set(NAMES)

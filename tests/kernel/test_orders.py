@@ -10,7 +10,7 @@ import pytest
 from tests.kernel.namespaces import Namespace, needs_namespaces, pair
 from tests.kernel.test_open_connections import AT_ONCE_S, calls
 
-from cellwall.agent.cuts import forget_shut
+from cellwall.agent.cuts import mark_shut
 from cellwall.compile import Compiled, Point, compile_fleet
 from cellwall.enforce import NftPoint
 from cellwall.inventory import Fleet, Listener, Workload
@@ -127,7 +127,7 @@ def test_an_isolated_host_does_not_go_on_by_way_of_replies() -> None:
         server.sendto(b"answer", asker)
         assert client.recv(9) == b"answer"
         point.apply_orders(after.ruleset.orders)
-        assert forget_shut(after.ruleset, after.members) == 1
+        assert mark_shut(after.ruleset, after.members) == 1
         server.sendto(b"more", asker)
         with pytest.raises(TimeoutError):
             client.recv(9)

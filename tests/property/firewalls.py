@@ -5,7 +5,7 @@ The twin goes packet by packet: first match, jumps, returns, policies. It shares
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from random import Random
 
@@ -262,10 +262,24 @@ def _rule(chance: Random, chain: str, family: int | None, *, unknown: bool, user
     )
 
 
+def _again(chance: Random, rule: DumbRule) -> Iterator[DumbRule]:
+    """A jump that nobody can tell about, and perhaps what firewalld writes after it: the same for more packets."""
+    yield rule
+    if rule.unknown and rule.target and chance.random() < 0.5:
+        wider = DumbRule(rule.verdict, rule.family, rule.target)
+        yield chance.choice(
+            [wider, replace(rule, unknown=False), replace(wider, verdict=chance.choice(["JUMP", "GOTO"]))]
+        )
+
+
 def _firewall(seed: int, most: int, family: int | None, unknown: bool, users: bool) -> DumbFirewall:
     chance = Random(seed)
     chains = {
-        chain: tuple(_rule(chance, chain, family, unknown=unknown, users=users) for _ in range(chance.randint(0, most)))
+        chain: tuple(
+            one
+            for _ in range(chance.randint(0, most))
+            for one in _again(chance, _rule(chance, chain, family, unknown=unknown, users=users))
+        )
         for chain in ("INPUT", "OUTPUT", "a", "b", "c")
     }
     policies = {hook: chance.choice(["ACCEPT", "DROP"]) for hook in ("INPUT", "OUTPUT")}

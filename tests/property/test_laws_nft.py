@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cellwall.compile import Point, compile_fleet
 from cellwall.enforce.nft.fake import FakeKernel
+from cellwall.enforce.nft.interim import Layer
 from cellwall.enforce.nft.program import MapShape, Program
 from cellwall.enforce.nft.render import render
 from cellwall.enforce.nft.script import transaction
@@ -72,6 +73,36 @@ def test_after_a_change_the_table_does_what_was_wanted_and_the_way_back_ends_whe
     back = plan_steps(steps.program, was).program
     assert set(back.names) == set(before.names)
     assert transaction(back, was) == ""
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(st.data(), worlds(), worlds())
+def test_what_is_for_a_while_decides_until_its_end_and_both_ways_out_of_it_build_nothing(
+    data: st.DataObject, first: World, second: World
+) -> None:
+    first = replace(first, fleet=second.fleet)
+    name = named(data, second)
+    if name is None:
+        return
+    lasting, trial = rendered(first, name), rendered(second, name)
+    layer = Layer("trial", trial, NOW + 60)
+    before = plan_steps(None, lasting).program
+    # From what lasts, as a change is; or from nothing, as after a restart.
+    for held in (before, None):
+        steps = plan_steps(held, lasting, (layer,))
+        for place, chain in (before.chains if held else {}).items():
+            assert place in FIXED or steps.program.chains[place] == chain
+        now, later = FakeKernel(steps.program, NOW), FakeKernel(steps.program, NOW + 60)
+        above, below = FakeKernel(trial), FakeKernel(lasting)
+        for flow in data.draw(st.lists(flows(second.fleet), min_size=4, max_size=4)):
+            for hook in ("input", "output"):
+                assert now.run(hook, packet_of(flow)) == above.run(hook, packet_of(flow))
+                assert later.run(hook, packet_of(flow)) == below.run(hook, packet_of(flow))
+        assert transaction(steps.program, lasting, (layer,)) == ""
+        for wanted in (lasting, trial):
+            out = plan_steps(steps.program, wanted)
+            assert (out.new_maps, out.new_chains, out.come, out.gone) == ([], [], {}, {})
+            assert not any("trial" in place for place in (*out.program.chains, *out.program.shapes))
 
 
 @given(worlds(), worlds())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cellwall.compile import OrderBook, compile_fleet, judge, without_expired
 from cellwall.enforce.nft.fake import FakeKernel
-from cellwall.enforce.nft.orders import with_orders
+from cellwall.enforce.nft.orders import cut_mark, with_orders
 from cellwall.enforce.nft.render import render
 from cellwall.flows import Outcome, Side
 from cellwall.policy import Mode, Order, OrderKind, Tier, decide_at
@@ -25,9 +25,8 @@ def test_the_compiled_form_and_the_program_agree_with_decide_about_orders(data: 
     compiled = compile_fleet(world.policy, world.fleet, 1, NOW, given_orders)
     # What is not begun when it is compiled comes with the next compilation.
     given_orders = tuple(order for order in given_orders if order.in_time(NOW))
-    kernels = {
-        name: FakeKernel(render(point.ruleset, point.members, LOCAL), later) for name, point in compiled.points.items()
-    }
+    programs = {name: render(point.ruleset, point.members, LOCAL) for name, point in compiled.points.items()}
+    kernels = {name: FakeKernel(program, later) for name, program in programs.items()}
     for _ in range(12):
         flow = data.draw(flows(world.fleet))
         for side in Side:
@@ -50,6 +49,23 @@ def test_the_compiled_form_and_the_program_agree_with_decide_about_orders(data: 
                 assert counted is not None
                 assert counted[:2] == (expected.outcome, expected.would)
                 assert counted[2] == expected.because[0]
+            # What answers is refused by the mark of an order that stands, and by none that is over.
+            asked_for = packet_of(flow)
+            for card in point.ruleset.orders:
+                stands = card.shuts and (card.expires is None or card.expires > later)
+                answer = replace(
+                    asked_for,
+                    source=asked_for.destination,
+                    destination=asked_for.source,
+                    state="established",
+                    reply=True,
+                    connection_mark=cut_mark(card.number),
+                )
+                hook = "output" if side is Side.INGRESS else "input"
+                # What no flow can have as its ends has no chain.
+                stands = stands and f"answer_{card.id}" in programs[own.workload].shapes
+                assert kernels[own.workload].run(hook, answer).passed is not stands
+                assert kernels[own.workload].run(hook, replace(answer, connection_mark=0)).passed
 
 
 def _left(given_orders: tuple[Order, ...], now: float) -> tuple[Order, ...]:

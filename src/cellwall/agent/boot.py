@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellwall.agent.clock import Clock
 from cellwall.agent.core import Agent, step
 from cellwall.agent.enrolment import AgentError, load_enrolment
 from cellwall.agent.events import Apply, Event, Repair, Restore, SaveJournal
@@ -19,16 +20,19 @@ def load_boot(options: AgentOptions, now: float) -> int | None:
     A host whose agent was last run to observe only, or that is suspended, drops nothing now either.
 
     A provisional change whose time is over is taken back; one whose time is not is left to the agent that comes
-    after. What the kernel refuses gives way to what was good before. Raises `NotEnrolled`, or `AgentError` when the
-    kernel does not take it.
+    after, and to the kernel if none does. What the kernel refuses gives way to what was good before. Raises
+    `NotEnrolled`, or `AgentError` when the kernel does not take it.
     """
     enrolment = load_enrolment(options.state)
     journal = Journal(options.state, enrolment.name, enrolment.bundle_key)
     suspended = read_suspension(options.state, now)
-    observing = options.observe_only or observes(options.state) or suspended is not None
-    keeper = Keeper(options.cgroup_root, observe_only=observing)
-    agent = Agent(enrolment.name, observe_only=observing)
-    events: list[Event] = [journal.load()]
+    observing = options.observe_only or observes(options.state)
+    started, clock = journal.load(), Clock()
+    clock.not_before(started.issued)
+    keeper = Keeper(options.cgroup_root, observe_only=observing, clock=clock)
+    keeper.suspend(suspended.left_s(now) if suspended else 0.0)
+    agent = Agent(enrolment.name, observe_only=observing, suspended=str(suspended or ""))
+    events: list[Event] = [started]
     try:
         while events:
             agent, commands = step(agent, events.pop(0), now)

@@ -29,7 +29,7 @@ class Bundle:
 
     `content` and `members_sum` are what `cellwall.wire` makes the digest of, with the ruleset's orders. `signed` is the
     message as the controller sent it, from which the journal makes it again; `amended` says that members or orders have
-    changed since.
+    changed since. `issued_at` is when it, or the last change of it, was signed.
     """
 
     generation: int
@@ -41,6 +41,7 @@ class Bundle:
     confirm_s: float = 0.0
     signed: bytes = field(default=b"", repr=False)
     amended: bool = False
+    issued_at: float = 0.0
 
     @property
     def holding(self) -> Holding:
@@ -68,6 +69,7 @@ def open_bundle(message: Message, signed: bytes) -> Bundle:
         sum_members(members),
         message.confirm_s,
         signed,
+        issued_at=message.issued_at,
     )
 
 
@@ -75,7 +77,7 @@ def amend(bundle: Bundle, changes: Iterable[MemberChange]) -> Bundle:
     """Give `bundle` after `changes`, which were checked, in their order. Raises `WireError` when one does not fit."""
     members = dict(bundle.members)
     total, generation, revision, digest = bundle.members_sum, bundle.generation, bundle.revision, ""
-    orders = bundle.ruleset.orders
+    orders, issued_at = bundle.ruleset.orders, bundle.issued_at
     for change in changes:
         if change.base != generation:
             raise WireError(f"a change of members from generation {change.base}, where {generation} is held")
@@ -87,6 +89,7 @@ def amend(bundle: Bundle, changes: Iterable[MemberChange]) -> Bundle:
         members.update(added)
         total += sum_members(added) - sum_members(left)
         generation, revision, digest = change.generation, change.revision, change.digest
+        issued_at = max(issued_at, change.issued_at)
         orders = orders if change.orders is None else decode_orders(change.orders)
     if generation == bundle.generation:
         return bundle
@@ -97,6 +100,7 @@ def amend(bundle: Bundle, changes: Iterable[MemberChange]) -> Bundle:
         members=members,
         members_sum=total % (1 << 256),
         amended=True,
+        issued_at=issued_at,
     )
     if digest and after.holding.digest != digest:
         raise WireError("the members after the change are not those that the controller has")

@@ -25,6 +25,7 @@ from cellwall.agent.events import (
     Apply,
     ApplyMembers,
     CanaryResult,
+    ClockSet,
     Collect,
     Command,
     Confirmed,
@@ -102,12 +103,13 @@ class Agent:
     """One agent at one moment. `in_kernel` is what the kernel took last, None when that is unknown or nothing;
     `stained` says that the kernel may hold something that never became good;
     `undoing` is why a change is being taken back and `undone` what to report then; `receipt` was reported last;
-    `suspended` says why this host only observes for a while."""
+    `suspended` says why this host only observes for a while, `lacking` what of `in_kernel` is not in force."""
 
     workload: str
     interval_s: float = 2.0
     observe_only: bool = False
     suspended: str = ""
+    lacking: str = ""
     connected: bool = False
     good: Bundle | None = None
     trial: Trial | None = None
@@ -187,6 +189,10 @@ def _take(agent: Agent, event: Event, now: float) -> tuple[Agent, Commands]:
         case Suspended(reason):
             # The same bundle in another mode: it is for the keeper to know, and written as it is due.
             return replace(agent, suspended=reason, due=None if agent.target is None else now), ()
+        case ClockSet():
+            target = agent.target
+            ends = target is not None and any(one.expires is not None for one in target.ruleset.orders)
+            return replace(agent, due=now if ends else agent.due), ()
         case Stopping():
             if agent.trial is not None and agent.trial.until is not None:
                 agent = _take_back(agent, "the agent was stopped before it was confirmed", now)
@@ -278,7 +284,7 @@ def _applied(agent: Agent, event: Applied, now: float) -> tuple[Agent, Commands]
     written, agent = agent.writing, replace(agent, writing=None)
     match event.result:
         case Result.DONE:
-            return _done(agent, written, now)
+            return _done(replace(agent, lacking=event.reason), written, now)
         case Result.REFUSED | Result.FAILED if isinstance(written, ApplyMembers):
             # By element it does not go: write the whole, which says what is wrong if that does not go either.
             return replace(agent, due=now), ()
@@ -400,9 +406,10 @@ def _judge(agent: Agent, now: float) -> tuple[Agent, Commands]:
     if now >= trial.until:
         reason = f"not confirmed within {trial.bundle.confirm_s:g} s, for want of {', '.join(trial.waiting_for)}"
     elif not trial.waiting_for and agent.in_kernel is trial.bundle:
-        agent = replace(agent, good=trial.bundle, trial=None, stained=False)
-        agent, told = _report_in_force(agent, now)
-        return agent, _journal(agent) + told
+        # The journal first: what is started again goes on with it, though the kernel may have gone back by then. That
+        # it lasts is reported once the kernel holds it so.
+        agent = replace(agent, good=trial.bundle, trial=None, stained=False, due=now)
+        return agent, _journal(agent)
     elif canaries and all(trial.failures.get(one.id, 0) >= CANARY_TRIES for one in canaries) and not trial.passed:
         reason = f"no canary answers: {', '.join(f'`{one.id}`' for one in canaries)}"
     else:
@@ -422,7 +429,10 @@ def _write(agent: Agent, now: float) -> tuple[Agent, Commands]:
     if agent.undoing or target is None:
         write: Command = Restore(target)
     else:
-        write = Repair(target) if agent.repairing else Apply(target)
+        trial = agent.trial
+        left_s = trial.until - now if trial and trial.until is not None else None
+        made = Repair if agent.repairing else Apply
+        write = made(target) if left_s is None else made(target, left_s, agent.good)
     if agent.repairing and agent.fighting:
         agent = replace(agent, repairs=(*agent.repairs[-REPAIRS:], now))
     return replace(agent, writing=write, due=None), (write,)
@@ -451,6 +461,8 @@ def _report_in_force(agent: Agent, now: float, reason: str = "") -> tuple[Agent,
         return _report(agent, PointState.RELAXED, "this host only observes", now)
     if agent.suspended:
         return _report(agent, PointState.RELAXED, agent.suspended, now)
+    if agent.lacking:
+        return _report(agent, PointState.RELAXED, agent.lacking, now)
     return _report(agent, PointState.ENFORCED, reason, now)
 
 

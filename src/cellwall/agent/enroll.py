@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from urllib.parse import urlsplit
 
-from cellwall.agent.enrolment import AgentError, Enrolment, check_controller
+from cellwall.agent.enrolment import AgentError, Enrolment, NotEnrolled, check_controller, load_enrolment
 from cellwall.agent.options import VERSION, EnrollOptions
 from cellwall.inventory import check_name
 from cellwall.traffic import CellwallError
@@ -16,7 +16,9 @@ from cellwall.wire import (
     Enrol,
     Enrolled,
     Token,
+    WireError,
     decode_enrolment_reply,
+    der_of,
     encode,
     fingerprint,
     parse_token,
@@ -32,14 +34,15 @@ class Refused(AgentError):
 def enroll(options: EnrollOptions) -> str:
     """Make this host a workload of a controller, and give the workload's name.
 
-    The token's secret is sent only after the controller has shown the authority that the token names. Raises
-    `Unreachable`, `Refused`, or `AgentError`; then nothing was written.
+    The token's secret is sent only after the controller has shown the authority that the token names. A host that is
+    enrolled already gets a fresh certificate with `again`, under its name and of its own controller alone: what it
+    enforces is left as it is, and its agent takes the certificate up when it connects next. Raises `Unreachable`,
+    `Refused`, or `AgentError`; then nothing was written.
     """
     token = parse_token(options.token)
     controller = check_controller(options.controller)
     name = check_name(options.name)
-    if (options.state / "enrolment.json").exists():
-        raise AgentError(f"`{options.state}` holds an enrolment already; use another folder, or remove that one")
+    held = _held(options, name, token)
     authority = _authority(controller, token)
     key, request = make_request(name)
     asked = encode(Enrol(secret=token.secret, request=request, name=name, version=VERSION))
@@ -50,10 +53,35 @@ def enroll(options: EnrollOptions) -> str:
     reply = decode_enrolment_reply(body)
     if not isinstance(reply, Enrolled):
         raise Refused(f"the controller refused: {reply.reason}")
-    if reply.authority.strip() != authority.strip() and fingerprint(_der(reply.authority)) != token.authority:
+    if fingerprint(_der(reply.authority)) != token.authority:
         raise Refused("the controller named another authority than the token does")
+    if held is not None and reply.bundle_key != held.bundle_key:
+        raise Refused("the controller signs with another key than this host's; enrol in an empty folder")
     Enrolment(options.state, reply.name, controller, reply.bundle_key).save(reply.certificate, key, reply.authority)
     return reply.name
+
+
+def _held(options: EnrollOptions, name: str, token: Token) -> Enrolment | None:
+    try:
+        held = load_enrolment(options.state)
+    except NotEnrolled:
+        return None
+    if not options.again:
+        raise AgentError(
+            f"`{options.state}` holds an enrolment already, as `{held.name}`; with --again it is made anew"
+        )
+    if name != held.name:
+        raise AgentError(f"this host is `{held.name}`; it can be enrolled again under this name alone, not as `{name}`")
+    try:
+        ours = held.authority.read_text("ascii")
+    except (OSError, ValueError):
+        raise AgentError(f"`{held.authority}` cannot be read; enrol in an empty folder") from None
+    if fingerprint(_der(ours)) != token.authority:
+        raise AgentError(
+            "the token is of another controller than this host's; to change over, `cellwall agent remove`, then delete "
+            f"`{options.state}`, then enrol"
+        )
+    return held
 
 
 def make_request(name: str) -> tuple[bytes, str]:
@@ -92,8 +120,8 @@ def _authority(controller: str, token: Token) -> str:
 
 def _der(pem: str) -> bytes:
     try:
-        return ssl.PEM_cert_to_DER_cert(pem.strip())
-    except ValueError:
+        return der_of(pem)
+    except WireError:
         raise Refused("the controller's authority is no certificate") from None
 
 

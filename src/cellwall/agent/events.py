@@ -30,7 +30,7 @@ class Started:
     """The journal was read: `good` was in force, `trial` was on its way, `highest` the newest accepted.
 
     The trial ends at `until`; 0 means that it needs no confirmation, only the kernel. `damage` says what of the journal
-    could not be read.
+    could not be read; `issued` is when the newest of it was signed, by the controller's clock.
     """
 
     good: Bundle | None = None
@@ -38,6 +38,7 @@ class Started:
     until: float = 0.0
     highest: int = 0
     damage: str = ""
+    issued: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ class MembersChanged:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The answer to `Apply`, `Restore`, `Repair` or `ApplyMembers`; `generation` is None when our table went."""
+    """The answer to `Apply`, `Restore`, `Repair` or `ApplyMembers`; `generation` is None when our table went.
+
+    Of what was done, `reason` says what is not in force all the same: orders that are over by this host's clock."""
 
     generation: int | None
     result: Result
@@ -136,6 +139,11 @@ class Suspended:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockSet:
+    """What has an end has it at another moment than was thought: the controller's time became known, or another."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """The agent is asked to end: what is on trial would have nobody who judges it."""
 
@@ -160,6 +168,7 @@ Event = (
     | AddressesChanged
     | JournalFailed
     | Suspended
+    | ClockSet
     | Stopping
     | Tick
 )
@@ -170,9 +179,14 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Make the kernel hold `bundle`; `Applied` answers."""
+    """Make the kernel hold `bundle`; `Applied` answers.
+
+    With `left_s` it is on trial: so many seconds from here the kernel itself goes back to `back`, None for nothing of
+    ours."""
 
     bundle: Bundle
+    left_s: float | None = None
+    back: Bundle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +198,12 @@ class Restore:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Undo what others did to our table: make the kernel hold `bundle` again; `Applied` answers."""
+    """Undo what others did to our table: make the kernel hold `bundle` again, on trial as with `Apply`; `Applied`
+    answers."""
 
     bundle: Bundle
+    left_s: float | None = None
+    back: Bundle | None = None
 
 
 @dataclass(frozen=True, slots=True)

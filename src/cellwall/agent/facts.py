@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cellwall.agent.bundle import Bundle
-from cellwall.enforce import TABLE, TRACE_TABLE
+from cellwall.enforce import TABLE, TRACE_TABLE, Weight, weigh
 from cellwall.observe import FirewallTable, HostFacts, ListeningService, Room
 from cellwall.wire import Facts, Listening
 
 MOST_LISTENING = 4096
-BASE_BYTES, MEMBER_BYTES, ENTRY_BYTES, RULE_BYTES = 8 << 20, 1400, 6144, 12_288
-"""What writing a table takes at its peak, in the kernel, the agent and nft(8): measured, and rounded up."""
 
 
-def needed_bytes(bundle: Bundle) -> int:
-    """Estimate the memory that writing `bundle` takes at its peak, kernel, agent and nft together."""
-    ruleset = bundle.ruleset
-    entries = sum(len(face.ingress) + len(face.egress) for face in ruleset.faces) + len(ruleset.networks)
-    return BASE_BYTES + MEMBER_BYTES * len(bundle.members) + ENTRY_BYTES * entries + RULE_BYTES * len(ruleset.rules)
+def weight_of(bundle: Bundle) -> Weight:
+    """Estimate what the table of `bundle` takes, as the controller's plans do."""
+    return weigh(bundle.ruleset, len(bundle.members))
 
 
 def others(tables: Iterable[FirewallTable]) -> list[str]:
@@ -55,7 +51,7 @@ def tell(
         tracked=stepped(room.tracked),
         most_tracked=room.most_tracked,
         memory=stepped(room.memory or 0),
-        table_memory=stepped(needed_bytes(held)) if held else 0,
+        table_memory=stepped(weight_of(held).held) if held else 0,
     )
 
 

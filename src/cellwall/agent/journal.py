@@ -58,6 +58,7 @@ class JournalError(CellwallError):
 class _Status(msgspec.Struct, array_like=True, frozen=True):
     highest: int
     until: float
+    issued: float = 0.0
 
 
 class _Snapshot(msgspec.Struct, array_like=True, frozen=True):
@@ -129,7 +130,8 @@ class Journal:
             with suppress(JournalError):
                 self.save(SaveJournal(read.good, read.trial, status.until, status.highest))
         highest = max([status.highest, *(change.generation for change in read.changes)])
-        return Started(read.good, read.trial, status.until, highest, damage)
+        issued = max([status.issued, *(one.issued_at for one in (read.good, read.trial) if one is not None)])
+        return Started(read.good, read.trial, status.until, highest, damage, issued)
 
     def save(self, snapshot: SaveJournal) -> None:
         """Write it anew, all or nothing. Raises `JournalError`."""
@@ -225,7 +227,8 @@ class Journal:
 
 
 def _layout(snapshot: SaveJournal) -> Iterator[tuple[int, bytes]]:
-    yield _Kind.STATUS, msgspec.msgpack.encode(_Status(snapshot.highest, snapshot.until))
+    issued = max((one.issued_at for one in (snapshot.good, snapshot.trial) if one is not None), default=0.0)
+    yield _Kind.STATUS, msgspec.msgpack.encode(_Status(snapshot.highest, snapshot.until, issued))
     for kind, bundle in ((_Kind.GOOD, snapshot.good), (_Kind.TRIAL, snapshot.trial)):
         if bundle is not None:
             yield kind, bundle.signed

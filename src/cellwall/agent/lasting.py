@@ -1,4 +1,4 @@
-"""What outlives the agent: the journal, a guard for what is only for a while, and a suspension."""
+"""What outlives the agent: the journal and a suspension."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from cellwall.agent.core import Agent, snapshot
 from cellwall.agent.enrolment import Enrolment
 from cellwall.agent.events import Event, JournalFailed, SaveChange, SaveJournal, Started
-from cellwall.agent.guard import Guard
 from cellwall.agent.journal import Journal, JournalError
 from cellwall.agent.options import AgentOptions
 from cellwall.agent.suspension import Suspension, read_suspension
@@ -16,13 +15,12 @@ SAVE_AGAIN_S = 30.0
 
 
 class Lasting:
-    """Keeps on disk, and with a guard, what an `Agent` says must last. `now` is in seconds, by the agent's clock."""
+    """Keeps on disk what an `Agent` says must last. `now` is in seconds, by the agent's clock."""
 
     def __init__(self, options: AgentOptions, enrolment: Enrolment) -> None:
         """Touch nothing yet."""
         self._folder = options.state
         self._journal = Journal(options.state, enrolment.name, enrolment.bundle_key)
-        self._guard = Guard(options)
         self._unsaved_since = 0.0
         self._suspension: Suspension | None = None
         self._suspended_until = 0.0
@@ -47,8 +45,6 @@ class Lasting:
         except JournalError as error:
             self._unsaved_since = now
             return [JournalFailed(str(error))]
-        finally:
-            self.stand_by(agent, now)
         return []
 
     def save_again(self, agent: Agent, now: float) -> bool:
@@ -58,13 +54,8 @@ class Lasting:
         self.save(snapshot(agent), agent, now)
         return not self._unsaved_since
 
-    def stand_by(self, agent: Agent, now: float) -> None:
-        """Have a guard take back what ends, should the agent not live to see it."""
-        ends = (snapshot(agent).until, self._suspended_until)
-        self._guard.stand(min((one for one in ends if one), default=0.0), now)
-
-    def suspended(self, now: float) -> str:
-        """Say why this host is suspended, "" where it is not: a file says so, and it ends by itself."""
+    def suspended(self, now: float) -> tuple[str, float]:
+        """Say why this host is suspended and for how many seconds more, "" where it is not: a file says so."""
         wall = time.time()
         found = read_suspension(self._folder, wall)
         if found != self._suspension:
@@ -72,5 +63,5 @@ class Lasting:
             self._suspended_until = now + found.left_s(wall) if found else 0.0
         if now >= self._suspended_until:
             self._suspended_until = 0.0
-            return ""
-        return str(found)
+            return "", 0.0
+        return str(found), self._suspended_until - now

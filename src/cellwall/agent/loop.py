@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 
 from msgspec import structs
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from cellwall.agent.bundle import open_bundle
+from cellwall.agent.clock import Clock
 from cellwall.agent.core import Agent, step
-from cellwall.agent.enroll import make_request
 from cellwall.agent.enrolment import AgentError, Enrolment, channel_of, load_enrolment
 from cellwall.agent.events import (
     AddressesChanged,
@@ -33,6 +33,7 @@ from cellwall.agent.events import (
     Apply,
     ApplyMembers,
     CanaryResult,
+    ClockSet,
     Collect,
     Command,
     Confirmed,
@@ -64,6 +65,7 @@ from cellwall.agent.lasting import Lasting
 from cellwall.agent.lean import give_back
 from cellwall.agent.observer import Observer
 from cellwall.agent.options import VERSION, AgentOptions
+from cellwall.agent.renewal import Renewal
 from cellwall.agent.ring import Ring
 from cellwall.agent.service import ALIVE, READY, tell_manager
 from cellwall.agent.tally import Outbox, Tally
@@ -71,8 +73,8 @@ from cellwall.clients import EventLog, Form, KernelError, Level
 from cellwall.compile import Canary
 from cellwall.enforce import Refused, Tracing, sweep_trace
 from cellwall.flows import FlowKey, Side
-from cellwall.observe import AddressWatch, host_identity, kernel_room
-from cellwall.traffic import CellwallError
+from cellwall.observe import AddressWatch, host_identity
+from cellwall.traffic import CellwallError, one_line
 from cellwall.wire import (
     MOST_FROM_CONTROLLER,
     NEWEST,
@@ -91,7 +93,6 @@ from cellwall.wire import (
     MemberChange,
     Receipt,
     Rejected,
-    Renew,
     Renewed,
     Taken,
     Trouble,
@@ -105,10 +106,9 @@ from cellwall.wire import (
 from cellwall.wire import Confirmed as Word
 
 TICK_S, CANARY_S, WELCOME_S, PING_S, GATHER_S = 1.0, 2.0, 10.0, 20.0, 0.02
-BACKOFF_FIRST_S, BACKOFF_LAST_S, RECONNECT_S, STABLE_S = 1.0, 60.0, 0.3, 10.0
+BACKOFF_FIRST_S, BACKOFF_LAST_S, RECONNECT_S, STABLE_S = 1.0, 20.0, 0.3, 10.0
 FOLLOW_S = 16.0
 """A TCP connection that is dropped is tried anew after 1, 3, 7 and 15 s."""
-RENEW_AGAIN_S = 3600.0
 QUIET_S, SETTLED_S = 10.0, 10.0
 MOST_LETTERS, MOST_RECEIPTS = 1000, 16
 
@@ -130,13 +130,17 @@ class _Loop:
     def __init__(self, options: AgentOptions, enrolment: Enrolment) -> None:
         self._enrolment = enrolment
         self._options = options
-        # A clock that begins as the epoch's and does not jump: deadlines must not, when the host's time is set.
-        self._offset = time.time() - time.monotonic()
+        self._clock = Clock()
         self._gauges = Gauges(options.metrics_file or options.state / FILE)
         self._log = self._gauges.listening(EventLog(sys.stderr, Form(options.log_format), Level(options.log_level)))
         self._agent = Agent(enrolment.name, options.interval_s, options.observe_only)
         self._lasting = Lasting(options, enrolment)
-        self._keeper = Keeper(options.cgroup_root, observe_only=options.observe_only)
+        self._keeper = Keeper(
+            options.cgroup_root,
+            observe_only=options.observe_only,
+            most_memory=options.most_memory,
+            clock=self._clock,
+        )
         self._events: deque[Event] = deque()
         self._turning = False
         self._boot = host_identity().boot_id
@@ -146,14 +150,10 @@ class _Loop:
         self._tally = Tally()
         self._outbox = Outbox(f"{self._boot[:8]}-{time.time_ns():x}")
         self._collected = time.time()
-        self._look_back = True
-        self._stirred = True
-        self._counted = 0.0
-        self._following = False
+        self._look_back = self._stirred = True
+        self._counted, self._following = 0.0, False
         # The channel.
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._wake = asyncio.Event()
+        self._stop, self._hurry, self._wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._up = False
         self._most_rows = 50_000
         self._letters: deque[FromAgent] = deque(maxlen=MOST_LETTERS)
@@ -161,9 +161,7 @@ class _Loop:
         self._receipts: deque[Receipt] = deque(maxlen=MOST_RECEIPTS)
         self._facts_due = False
         self._facts: Facts | None = None
-        self._new_key = b""
-        self._renew_at = 0.0
-        self._renew_before_s = 0.0
+        self._renewal = Renewal(enrolment)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -172,8 +170,9 @@ class _Loop:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._look_for_suspension()
-        self._tell(self._lasting.load())
-        self._lasting.stand_by(self._agent, self._now())
+        started = self._lasting.load()
+        self._clock.not_before(started.issued)
+        self._tell(started)
         self._observer = observer = Observer(self._enrolment.name)
         for blind in observer.blind:
             self._log("cannot see", level="warning", what=blind)
@@ -193,6 +192,7 @@ class _Loop:
         try:
             while not self._stop.is_set():
                 self._guarded(self._look_for_suspension)
+                self._timed(self._clock.look())
                 self._guarded(lambda: self._tell(Tick()))
                 if self._lasting.save_again(self._agent, self._now()):
                     self._receipts.append(self._agent.receipt)
@@ -213,7 +213,13 @@ class _Loop:
     # --- one turn ---
 
     def _now(self) -> float:
-        return self._offset + time.monotonic()
+        # It does not jump: deadlines must not, when the host's time is set.
+        return self._clock.steady()
+
+    def _timed(self, news: bool) -> None:
+        if news:
+            self._log("the controller's time is another", ahead_s=round(self._clock.ahead, 1))
+            self._guarded(lambda: self._tell(ClockSet()))
 
     def _tell(self, event: Event) -> None:
         """Take an event, and all that follow from it, in order."""
@@ -266,10 +272,10 @@ class _Loop:
             self._events.append(Applied(generation, Result.FAILED, f"{type(error).__name__}: {error}"))
 
     def _look_for_suspension(self) -> None:
-        if (reason := self._lasting.suspended(self._now())) != self._agent.suspended:
-            self._keeper.observe(self._options.observe_only or bool(reason))
+        reason, left_s = self._lasting.suspended(self._now())
+        if reason != self._agent.suspended:
+            self._keeper.suspend(left_s)
             self._tell(Suspended(reason))
-            self._lasting.stand_by(self._agent, self._now())
 
     def _guarded(self, work: Callable[[], object]) -> None:
         try:
@@ -428,7 +434,7 @@ class _Loop:
                 await self._talk(controller, began)
                 reason = ""
             except (CellwallError, OSError, WebSocketException, TimeoutError) as error:
-                reason = str(error).splitlines()[0] if str(error) else "no answer"
+                reason = _why(error)
             except Exception as error:  # noqa: BLE001 - the outermost turn: enforcement goes on without a controller
                 reason = f"{type(error).__name__}: {error}"
             if self._up:
@@ -457,6 +463,7 @@ class _Loop:
             # As bytes: to make them of text, Python loads the tables of international names, a megabyte.
             server_hostname=host.encode() if host.isascii() else host,
         ) as socket:  # fmt: skip
+            asked = self._now()
             await socket.send(encode(self._hello()))
             welcome = _read(await asyncio.wait_for(socket.recv(), WELCOME_S))
             if isinstance(welcome, Rejected):
@@ -464,15 +471,15 @@ class _Loop:
             if not isinstance(welcome, Welcome):
                 raise WireError("it does not welcome us")
             self._most_rows = welcome.most_rows
-            self._renew_before_s = welcome.renew_before_s
+            self._renewal.before_s = welcome.renew_before_s
             self._up = True
             self._facts = None
             self._batches = deque(self._outbox.due(time.time(), reconnected=True))
             self._letters.clear()
             self._receipts.clear()
             self._log("connected", controller=controller)
-            with suppress(AgentError, OSError):
-                self._enrolment.remember(welcome.controllers)
+            self._remember(welcome.controllers)
+            self._timed(self._clock.welcomed(welcome.now, self._now() - asked))
             self._tell(Connected(began))
             work = [asyncio.create_task(one) for one in (self._listen(socket), self._speak(socket), self._hurry.wait())]
             try:
@@ -483,6 +490,11 @@ class _Loop:
                 for task in work:
                     task.cancel()
                 await asyncio.gather(*work, return_exceptions=True)
+
+    def _remember(self, controllers: tuple[str, ...]) -> None:
+        # Told by whom we trust, and needed when that one is gone; without a disk to write to, as it was before.
+        with suppress(AgentError, OSError):
+            self._enrolment.remember(controllers)
 
     def _hello(self) -> Hello:
         held = self._agent.in_kernel
@@ -518,12 +530,16 @@ class _Loop:
                         event: Event = Desired(open_bundle(verify(message, key, name), signed))
                     else:
                         event = MembersChanged(verify(message, key, name), signed)
+                    if message.generation > self._agent.highest:
+                        self._timed(self._clock.fresh(message.issued_at))
                 except WireError as error:
                     event = Forgery(message.generation, str(error))
                 self._tell(event)
             case Word(generation=generation):
                 self._tell(Confirmed(generation))
-            case Taken(batch=batch):
+            case Taken(batch=batch, controllers=controllers):
+                if controllers:
+                    self._remember(controllers)
                 self._outbox.taken(batch)
                 self._pack(time.time())
                 self._wake.set()
@@ -537,8 +553,7 @@ class _Loop:
                 if isinstance(answer, Trouble) and held is not None:
                     self._tell(self._keeper.verify(held))
             case Renewed(certificate=certificate):
-                self._enrolment.renew(certificate, self._new_key)
-                self._renew_at = 0.0
+                self._renewal.take(certificate)
             case Welcome() | Rejected():
                 raise WireError("a controller welcomes once")
 
@@ -546,7 +561,8 @@ class _Loop:
         """Send what waits, the most urgent first, whenever there is something."""
         while True:
             self._wake.clear()
-            self._renew()
+            if (request := self._renewal.due()) is not None:
+                self._letters.append(request)
             while (message := self._next()) is not None:
                 await socket.send(message)
             await self._wake.wait()
@@ -559,20 +575,20 @@ class _Loop:
         if self._facts_due and self._observer is not None:
             self._facts_due = False
             facts, troubles = self._observer.facts(self._now()), self._observer.strangers.told(self._now())
-            told = tell(facts, self._observer.blind, kernel_room(), self._keeper.held, troubles)
+            troubles = [*troubles, *filter(None, [self._clock.trouble])]
+            told = tell(facts, self._observer.blind, self._keeper.room(), self._keeper.held, troubles)
             if told != self._facts:
                 self._facts = told
                 return encode(told)
         return self._batches.popleft() if self._batches else None
 
-    def _renew(self) -> None:
-        """Ask for a fresh certificate when the end of ours is near."""
-        now, ends = time.time(), self._enrolment.ends()
-        if not ends or now < ends - self._renew_before_s or now < self._renew_at:
-            return
-        self._renew_at = now + RENEW_AGAIN_S
-        self._new_key, request = make_request(self._enrolment.name)
-        self._letters.append(Renew(request=request))
+
+def _why(error: Exception) -> str:
+    """Say why there is no connection: where a controller turned us away, in its own words."""
+    if isinstance(error, InvalidStatus) and error.response.body:
+        said = bytes(error.response.body[:1000]).decode("utf-8", "replace").strip()
+        return one_line(f"it says: {said}" if said else str(error))
+    return str(error).splitlines()[0] if str(error) else "no answer"
 
 
 def _read(data: bytes | str) -> FromController:

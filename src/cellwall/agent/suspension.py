@@ -1,6 +1,7 @@
 """A host that for a while only observes, because somebody on it said so: kept on disk, with its end.
 
-What stands on disk is what holds: a restarted agent, a guard and what loads the policy at boot all read it.
+What stands on disk is what holds: a restarted agent and what loads the policy at boot read it. Its end is in the kernel
+too, which enforces again by itself.
 """
 
 from __future__ import annotations

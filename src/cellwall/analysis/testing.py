@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from cellwall.analysis.table.asked import SERVICES
+from cellwall.analysis.table.asked import SERVICES, Asked
 from cellwall.analysis.table.reach import Assume, Kind, Reach, all_identities, places_outside
+from cellwall.analysis.table.table import Table
+from cellwall.analysis.walks.paths import Path
+from cellwall.analysis.walks.prove import Question, prove
 from cellwall.flows import Side
 from cellwall.inventory import Fleet
 from cellwall.policy import NOBODY, Claim, Endpoint, Identity, Policy, Test, Verdict, Who
@@ -20,7 +23,8 @@ MOST_SHOWN = 10
 class Counterexample:
     """A flow that breaks a claim: `ports` all do, `service` is the first of them, on which both verdicts are.
 
-    A verdict is None where an end has no point. `alike` counts further pairs of ends that break it in the same way."""
+    A verdict is None where an end has no point. Where it takes more hops than one, `path` has them, and there are no
+    verdicts. `alike` counts further pairs of ends that break it in the same way."""
 
     source: str
     destination: str
@@ -30,6 +34,7 @@ class Counterexample:
     egress: Verdict | None
     ingress: Verdict | None
     alike: int
+    path: Path = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,18 @@ class _Run:
                 if bad:
                     at = id(source[0].kind), id(targets[0][0].kind)
                     broken[at] = self._counterexample(*pairs[0], targets, bad, len(pairs) - 1)
+        if not broken and checked and test.hops != 1:
+            path = self._in_hops()
+            return TestResult(test, not path, checked, (_at_the_end_of(path),) if path else ())
         shown = sorted(broken.values(), key=lambda one: (one.source, one.destination, str(one.identity)))
-        return TestResult(test, not broken, checked, tuple(shown[:MOST_SHOWN]))
+        return TestResult(test, not broken, checked, tuple(_one_of_each(shown)[:MOST_SHOWN]))
+
+    def _in_hops(self) -> Path:
+        """Give a shortest path that breaks a claim which holds at once; none where there is none."""
+        test, reach = self._test, self._reach
+        ends = (Asked("", test.source), Asked("", test.destination))
+        question = Question(test.id, test.claim, *ends, test.ports & SERVICES or test.ports, test.hops)
+        return prove(Table, reach.policy, reach.fleet, reach.now, question).path
 
     def _passing(self, source: Kind, targets: Iterable[Kind]) -> PortSet:
         passing = NOTHING
@@ -162,6 +177,21 @@ class _Run:
     def _end(self, title: str, end: Endpoint, identity: Identity) -> _End:
         known = replace(end, identity=identity)
         return _End(title, known, self._reach.kind_of(known))
+
+
+def _at_the_end_of(path: Path) -> Counterexample:
+    last = path[-1]
+    return Counterexample(
+        path[0].source, last.destination, path[0].identity, last.ports, last.service, None, None, 0, path
+    )
+
+
+def _one_of_each(found: list[Counterexample]) -> list[Counterexample]:
+    """Put the first of each set of rules in front, so that the few that are shown tell of as many rules as can be."""
+    firsts: dict[tuple[tuple[str, ...], ...], Counterexample] = {}
+    for one in found:
+        firsts.setdefault(tuple(told.because if told else () for told in (one.egress, one.ingress)), one)
+    return [*firsts.values(), *(one for one in found if one not in firsts.values())]
 
 
 def _by_kind(ends: Iterable[_End]) -> dict[int, list[_End]]:

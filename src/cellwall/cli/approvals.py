@@ -84,7 +84,8 @@ def _look(revision: dict[str, Any], output: Format) -> None:
 
 def _said(answer: dict[str, Any]) -> RenderableType:
     rows = [
-        ["yes" if one["agrees"] else "no", one["person"], moment(one["at"]), one["note"]] for one in answer["consents"]
+        ["yes" if one["agrees"] else "no", one["person"], moment(one["at"]), Text(one["note"] or "-")]
+        for one in answer["consents"]
     ]
     return Group(
         Text(f"revision {answer['revision']} is {answer['state']}"), table(["", "who", "when", "why"], rows, "nobody")

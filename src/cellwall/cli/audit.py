@@ -86,8 +86,16 @@ def export(
 def _told(one: dict[str, Any]) -> str:
     details = dict(one["details"])
     asked = details.pop("asked", {})
-    words = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in details.items()]
+    words = [f"{key}={_value(key, value)}" for key, value in details.items() if value not in (None, "", [], {})]
     if asked.get("way") not in (None, "socket"):
-        words.append(f"by {asked['way']}" + (f" from {asked['from']}" if "from" in asked else ""))
+        words.append(f"by {asked['way']}" + (f" from {asked['from'].removeprefix(_MAPPED)}" if "from" in asked else ""))
     text = " ".join(words)
     return text if len(text) <= 160 else f"{text[:159]}…"
+
+
+_MAPPED = "::ffff:"
+"""How an IPv4 address begins that a socket of both families tells (RFC 4291 §2.5.5.2)."""
+
+
+def _value(key: str, value: Any) -> str:
+    return moment(value) if key == "expires" else json.dumps(value, ensure_ascii=False)

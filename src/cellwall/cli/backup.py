@@ -43,14 +43,14 @@ def add(control: typer.Typer) -> None:
     control.command(
         "backup",
         epilog=examples(
-            "cellwall controller backup state.cwb --data /var/lib/cellwall --passphrase-file passphrase",
+            "cellwall controller backup state.cwb --data /var/lib/cellwall/controller --passphrase-file passphrase",
             "cellwall controller backup state.cwb --data ./data --without-keys",
         ),
     )(backup)
     control.command(
         "restore",
         epilog=examples(
-            "cellwall controller restore state.cwb --data /var/lib/cellwall --passphrase-file passphrase --yes",
+            "cellwall controller restore state.cwb --data ./data --passphrase-file passphrase --yes",
             "cellwall controller restore state.cwb --data ./new --database postgresql://cellwall@db/cellwall",
         ),
     )(restore)

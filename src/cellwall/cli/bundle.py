@@ -29,6 +29,7 @@ from cellwall.traffic import CellwallError
 from cellwall.wire import redact, redacted
 
 MOST_LINES, MOST_TEXT = 5000, 8 << 20
+DOCTOR = "host/doctor.json"
 _SETTINGS = (
     "kernel/osrelease", "kernel/version", "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max",
     "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_buckets",
@@ -58,7 +59,9 @@ class Bundle:
     def disguise(self) -> None:
         """Replace names and addresses, in contents alone, each by the same everywhere."""
         made = Disguise()
-        for text in (socket.gethostname(), *self.files.values(), json.dumps(self.missing)):
+        # The names that doctor tells are those of its checks.
+        told = [text for name, text in self.files.items() if name != DOCTOR]
+        for text in (socket.gethostname(), *told, json.dumps(self.missing)):
             made.learn(text if text[:1] in "{[" else json.dumps({"name": text}) if "\n" not in text else text)
         self.files = {name: made.over(text) for name, text in self.files.items()}
         self.missing = {name: made.over(why) for name, why in self.missing.items()}
@@ -120,7 +123,7 @@ def from_controller(made: Bundle, api: Api) -> None:
 def from_host(made: Bundle, state: Path) -> None:
     """Take what this machine tells: its kernel, its packet filter, its agent."""
     made.take("host/system.json", _system)
-    made.take("host/doctor.json", lambda: _doctor(state))
+    made.take(DOCTOR, lambda: _doctor(state))
     made.take("host/nft.json", _nft)
     if (state / "enrolment.json").exists():
         made.take("agent/enrolment.json", lambda: _enrolment(state))

@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "cellwall policy diff 3",
+    "cellwall policy diff policy/ --observed",
     "cellwall policy diff 3 5 --observed",
     "cellwall policy diff main/policy/ policy/ --fleet fleet.json",
     "cellwall policy diff main/policy/ policy/ --fleet fleet.json --format markdown",
     "cellwall policy diff 3 5 --text",
 )
+
+
+_SAME = ("services", "ports", "same", "as", "served_as", "rules")
 
 
 class Shape(StrEnum):
@@ -45,7 +49,7 @@ class Shape(StrEnum):
 
 def diff(
     old: Annotated[str, typer.Argument(help="a revision, or documents", metavar="A")],
-    new: Annotated[str | None, typer.Argument(help="another; else what is in force", metavar="[B]")] = None,
+    new: Annotated[str | None, typer.Argument(help="the new one; else what is in force", metavar="[B]")] = None,
     fleet: FleetOf = None,
     form: Annotated[Shape, typer.Option("--format", help="`text`, `markdown` for a pull request, `json`")] = Shape.TEXT,
     assume: Annotated[Modes, typer.Option(help="all points `enforce`, or `modes` as they are")] = Modes.ENFORCE,
@@ -56,8 +60,11 @@ def diff(
 ) -> None:
     """Compare two policies: what newly passes and what no longer does, exactly, over every workload and every port.
 
-    A and B are revisions, or documents with --fleet. Exit code 0 when they mean the same for the fleet, 1 when not."""
+    A and B are revisions, or documents with --fleet. Documents alone are held against what is in force: what applying
+    them would change. Exit code 0 when they mean the same for the fleet, 1 when not."""
     sides = [_Side(old, socket), _Side(new, socket)]
+    if new is None and sides[0].api is None:
+        sides.reverse()
     if text:
         _text(sides, output if form is not Shape.JSON else Format.JSON)
         return
@@ -144,8 +151,8 @@ def compared(sides: list[tuple[str, Policy]], fleet: Fleet | None, assume: Modes
         "same": found.nothing,
         "pairs": {"opened": found.opened_pairs, "closed": found.closed_pairs},
         "rules": {"added": list(found.added), "removed": list(found.removed), "changed": list(found.changed)},
-        "opened": [_line(line, states[1]) for line in found.opened],
-        "closed": [_line(line, states[0]) for line in found.closed],
+        "opened": _of_both_versions([_line(line, states[1]) for line in found.opened], states[1]),
+        "closed": _of_both_versions([_line(line, states[0]) for line in found.closed], states[0]),
         "modes": _modes(found),
         "observed": None,
     }
@@ -169,6 +176,41 @@ def _line(line: Line, state: State) -> dict[str, Any]:
         "workloads": [sum(title in known for title in one.titles) for one in (line.sources, line.destinations)],
         "rules": [ruling_shape(rule) for rule in line.because],
     }
+
+
+def _of_both_versions(lines: list[dict[str, Any]], state: State) -> list[dict[str, Any]]:
+    """Make one line of two that say the same over IPv4 and over IPv6, but for networks that have no other version."""
+    versions = {f"network:{book.name}": {prefix.version for prefix in book.prefixes} for book in state.policy.networks}
+    known = {one.name for one in state.fleet.workloads}
+    made: list[dict[str, Any]] = []
+    alike: dict[str, list[int]] = {}
+    for line in lines:
+        places = alike.setdefault(repr([line[word] for word in _SAME]), [])
+        at = next((n for n in places if _differ_by_version(made[n], line, versions)), None)
+        if at is None:
+            places.append(len(made))
+            made.append(line)
+            continue
+        one = made[at]
+        ends = {word: sorted({*one[word], *line[word]}) for word in ("sources", "destinations")}
+        words = {word: " or ".join(dict.fromkeys((*_parts(one[word]), *_parts(line[word])))) for word in ("from", "to")}
+        counts = [sum(title in known for title in titles) for titles in ends.values()]
+        made[at] = {**one, **words, **ends, "workloads": counts, "ip": None}
+    return made
+
+
+def _differ_by_version(one: dict[str, Any], other: dict[str, Any], versions: Mapping[str, set[int]]) -> bool:
+    return {one["ip"], other["ip"]} == {4, 6} and all(
+        versions.get(part) == {line["ip"]}
+        for word in ("from", "to")
+        for line, rest in ((one, other), (other, one))
+        for part in _parts(line[word])
+        if part not in _parts(rest[word])
+    )
+
+
+def _parts(words: str) -> list[str]:
+    return words.split(" or ")
 
 
 def _modes(found: Comparison) -> list[dict[str, Any]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-MOST_LINES, MOST_SEEN = 40, 20
+from cellwall.cli.output import counted
+
+MOST_LINES, MOST_SEEN, MOST_NAMES = 40, 20, 12
 
 
 def draw(answer: dict[str, Any]) -> RenderableType:
@@ -31,7 +34,7 @@ def summary(answer: dict[str, Any]) -> str:
     if answer["same"]:
         return "the same meaning for this fleet"
     pairs, rules = answer["pairs"], answer["rules"]
-    told = f"{pairs['opened']} pairs newly pass, {pairs['closed']} no longer"
+    told = f"{counted(pairs['opened'], 'pair')} newly pass{'es' * (pairs['opened'] == 1)}, {pairs['closed']} no longer"
     counts = f"rules +{len(rules['added'])} -{len(rules['removed'])} ~{len(rules['changed'])}"
     modes = sum(len(one["workloads"]) for one in answer["modes"])
     changed = f"; {modes} workloads change mode" if modes else ""
@@ -70,11 +73,15 @@ def _observed(told: dict[str, Any]) -> Iterator[str]:
         f"{len(told['opened'])} opened" + ("" if told["complete"] else "; of the busiest only")
     )
     for word in ("cut", "opened"):
-        for one in told[word][:MOST_SEEN]:
+        counts: Counter[str] = Counter()
+        for one in told[word]:
+            # The same workloads over IPv4 and IPv6 are one line.
             ends = [one.get(f"{end}_workload") or one[end] for end in ("source", "destination")]
-            yield f"  {word}  {ends[0]} → {ends[1]} {one['service']} ({one['connections']} connections)"
-        if len(told[word]) > MOST_SEEN:
-            yield f"  and {len(told[word]) - MOST_SEEN} more are {word}"
+            counts[f"{ends[0]} → {ends[1]} {one['service']}"] += one["connections"]
+        for flow, connections in list(counts.items())[:MOST_SEEN]:
+            yield f"  {word}  {flow} ({counted(connections, 'connection')})"
+        if len(counts) > MOST_SEEN:
+            yield f"  and {len(counts) - MOST_SEEN} more are {word}"
 
 
 def markdown(answer: dict[str, Any]) -> str:
@@ -103,10 +110,15 @@ def markdown(answer: dict[str, Any]) -> str:
     if rows:
         lines += ["", "<details><summary>Who is meant</summary>", ""]
         for sign, line in rows[:MOST_LINES]:
-            names = [", ".join(f"`{name}`" for name in line[word]) for word in ("sources", "destinations")]
-            lines.append(f"- {sign} {sentence(line)}: {names[0]} → {names[1]}")
+            lines.append(f"- {sign} {sentence(line)}: {_named(line['sources'])} → {_named(line['destinations'])}")
         lines += ["", "</details>"]
     return "\n".join(lines)
+
+
+def _named(names: list[str]) -> str:
+    """Name so many that a comment on a pull request holds all lines (GitHub takes 65,536 characters)."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(f"`{name}`" for name in names[:MOST_NAMES]) + more
 
 
 def _end(words: str, processes: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import cast
 
 NAMING = frozenset(
@@ -18,8 +18,13 @@ NAMING = frozenset(
 """Under these keys stand names."""
 PLAIN = frozenset(
     {"", "admin", "root", "controller", "local", "localhost", "nobody", "any", "default", "policy", "none"}
+    | {"http", "https", "wss", "tcp", "udp", "icmp"}
 )
-_ADDRESS = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7})(?![\w:])")
+# An address may have a port behind it; one of IPv4 may stand in one of IPv6 (RFC 4291 §2.5.5.2).
+_ADDRESS = re.compile(
+    r"(?<![\w.])(?:::[fF]{4}:)?\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)"
+    r"|(?<![\w.:])[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}(?![\w:])"
+)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 _FIELD = re.compile(rf"\b({'|'.join(sorted(NAMING))})=\"?([A-Za-z0-9][A-Za-z0-9._@-]*)")
 
@@ -75,6 +80,8 @@ class Disguise:
             address = ip_address(found[0])
         except ValueError:
             return found[0]
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
         if address.is_loopback or address.is_unspecified:
             return found[0]
         return self._addresses.setdefault(str(address), f"address-{len(self._addresses) + 1}")

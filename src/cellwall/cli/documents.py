@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from shutil import copymode
+from typing import Annotated, Any, cast
+
+import typer
 
 from cellwall.cli.exits import Exit, Stop
-from cellwall.cli.output import hint
+from cellwall.cli.output import counted, hint
 from cellwall.inventory import Fleet, Listener, Workload
 from cellwall.labels import Labels
 from cellwall.policy import Policy
 from cellwall.traffic import CellwallError, parse_address
 
 SUFFIXES = (".yaml", ".yml")
+STDIN = Path("-")
+Replace = Annotated[bool, typer.Option("--yes", "-y", help="replace files that are there and say something else")]
 
 
 def read_documents(paths: Iterable[Path]) -> dict[str, str]:
-    """Read policy documents: files, and all YAML files below folders. Names are as an editor would open them."""
+    """Read policy documents: files, all YAML files below folders, and standard input where `-` is given. Names are as
+    an editor would open them."""
     found: dict[str, str] = {}
     for path in paths:
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
-            if not files:
-                raise Stop(Exit.DOCUMENT, f"{path}: there is no `.yaml` file in this folder")
-        else:
-            files = [path]
-        for file in files:
+        for file in _files(path):
             found[_name(file)] = _text(file)
     return found
 
 
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    if not files:
+        raise Stop(Exit.DOCUMENT, f"{path}: there is no `.yaml` file in this folder")
+    return files
+
+
 def _name(file: Path) -> str:
     """Name a document as seen from here, however it was given: the same document has the same name each time."""
+    if file == STDIN:
+        return "stdin"
     whole, here = file.absolute(), Path.cwd()
     return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(file)
 
@@ -82,6 +94,9 @@ def fleet_of(answer: Mapping[str, Any]) -> Fleet:
 
 def _text(path: Path) -> str:
     try:
+        if path == STDIN:
+            # With line ends as a file's are read.
+            return sys.stdin.buffer.read().decode("utf-8").replace("\r\n", "\n")
         return path.read_text("utf-8")
     except UnicodeDecodeError:
         raise Stop(Exit.DOCUMENT, f"{path}: it is not UTF-8 text") from None
@@ -89,12 +104,79 @@ def _text(path: Path) -> str:
         raise Stop(Exit.DOCUMENT, f"{path}: {(error.strerror or 'unreadable').lower()}") from None
 
 
-def write_documents(documents: dict[str, str], folder: Path) -> None:
-    """Write documents to files of a folder; a name that leads out of it is refused."""
+def write_documents(
+    documents: Mapping[str, str], folder: Path, like: Mapping[str, Path] | None = None, *, replace: bool = False
+) -> None:
+    """Write documents to files of a folder; a name that leads out of it is refused, and so is any file that is there
+    and says something else, unless `replace`. Those of `like` end their lines as these files do."""
+    for name in documents:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise Stop(Exit.DOCUMENT, f"document `{name}` leads out of `{folder}`")
+    if not replace:
+        keep_others({folder / name: text for name, text in documents.items()})
     for name, text in documents.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise Stop(Exit.DOCUMENT, f"document `{name}` leads out of `{folder}`")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    hint(f"wrote {len(documents)} documents to {folder}")
+        rewrite(path, text, like=(like or {}).get(name))
+    hint(f"wrote {counted(len(documents), 'document')} to {folder}")
+
+
+def keep_others(files: Mapping[Path, str]) -> None:
+    """Stop before any of `files` is written where one is there and says something else. Raises `Stop`."""
+    other = [file for file, text in files.items() if file.exists() and not _says(file, text)]
+    if other:
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+        raise Stop(Exit.USAGE, f"`{other[0]}`{more} would be replaced; repeat with --yes, or write elsewhere")
+
+
+def _says(file: Path, text: str) -> bool:
+    try:
+        return file.read_text("utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def write_all(
+    documents: Mapping[str, str], to: Path | None, fleet: Mapping[str, Any], fleet_to: Path | None, *, replace: bool
+) -> None:
+    """Write documents to a folder and a fleet to a file, where each is asked for; where anything would be replaced and
+    `replace` is not given, nothing is written. Raises `Stop`."""
+    text = json.dumps(fleet, indent=2) + "\n"
+    if not replace:
+        files = {to / name: document for name, document in documents.items()} if to is not None else {}
+        keep_others(files | ({fleet_to: text} if fleet_to is not None else {}))
+    if to is not None:
+        write_documents(documents, to, replace=True)
+    if fleet_to is not None:
+        rewrite(fleet_to, text)
+        hint(f"wrote {counted(len(fleet['items']), 'workload')} to {fleet_to}")
+
+
+def rewrite(file: Path, text: str, like: Path | None = None) -> None:
+    """Put `text` in the place of what a file holds, whole or not at all, its lines ended as those of `like` are."""
+    whole = file.resolve()
+    ended = like is not None and like.exists() and _ends_in_returns(like)
+    fresh = whole.with_name(f".{whole.name}.new")
+    try:
+        fresh.write_text(text, "utf-8", newline="\r\n" if ended else "\n")
+        if whole.exists():
+            copymode(whole, fresh)
+        fresh.replace(whole)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _ends_in_returns(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.readline().endswith(b"\r\n")
+
+
+def names_within(paths: Iterable[Path]) -> dict[str, str]:
+    """Give documents the names that they have within what was asked for: a folder's files are named from there on.
+
+    Where two would have one name, all keep those that they are read by."""
+    found: dict[str, str] = {}
+    for path in paths:
+        for file in _files(path):
+            found[_name(file)] = str(file.relative_to(path)) if path.is_dir() else file.name
+    return found if len(set(found.values())) == len(found) else {name: name for name in found}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 
+from cellwall.cli.visible import visible
 from cellwall.traffic import CellwallError
 
 
@@ -33,10 +34,12 @@ _MEANINGS = {
     Exit.USAGE: "the command line is wrong, or names what does not exist",
     Exit.DOCUMENT: "a document is wrong; the message begins with file, line and column",
     Exit.REFUSED: "an enforcement point or the controller refused; nothing was changed",
-    Exit.UNREACHABLE: "the controller cannot be reached",
+    Exit.UNREACHABLE: "the controller cannot be reached, or has no database at this moment: try later",
     Exit.UNABLE: "this machine cannot do it: no root, no kernel feature, no such package",
 }
 _INTERRUPTED = 130
+UNAVAILABLE = 503
+"""The HTTP status of what can be had later, not now (RFC 9110 §15.6.4)."""
 _DOCUMENT_STATUS, _ABSENT_STATUS, _USAGE_STATUS = 422, 404, 400
 
 
@@ -55,6 +58,8 @@ def guarded(command: Callable[[], int]) -> int:
     except CellwallError as error:
         if str(error):
             complain(str(error))
+        for other in getattr(error, "others", ()) or getattr(error, "problem", {}).get("others", ()):
+            complain(str(other))
         return code_of(error)
     except KeyboardInterrupt:
         complain("interrupted")
@@ -81,7 +86,7 @@ def guarded(command: Callable[[], int]) -> int:
 
 def complain(message: str) -> None:
     """Say on standard error what is wrong, in one line."""
-    print("cellwall: " + " ".join(message.split()), file=sys.stderr)
+    print("cellwall: " + visible(" ".join(message.split())), file=sys.stderr)
 
 
 def code_of(error: CellwallError) -> Exit:
@@ -100,10 +105,11 @@ def code_of(error: CellwallError) -> Exit:
         if error.status == _DOCUMENT_STATUS and "file" not in error.problem:
             return Exit.USAGE
         known = {_DOCUMENT_STATUS: Exit.DOCUMENT, _ABSENT_STATUS: Exit.USAGE, _USAGE_STATUS: Exit.USAGE}
+        known[UNAVAILABLE] = Exit.UNREACHABLE
         return known.get(error.status, Exit.REFUSED)
     named = {kind.__name__ for kind in type(error).__mro__}
     if "ScenarioError" in named:
         return Exit.DOCUMENT
-    if "Unreachable" in named:
+    if named & {"Unreachable", "StateError"}:
         return Exit.UNREACHABLE
     return Exit.REFUSED if "Refused" in named else Exit.UNABLE

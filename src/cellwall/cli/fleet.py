@@ -30,7 +30,8 @@ def add(app: typer.Typer) -> None:
     workloads.command("remove", epilog=examples("cellwall workloads remove nas-1 --yes"))(remove_workload)
     app.add_typer(workloads, name="workloads", rich_help_panel=FLEET)
 
-    tokens = typer.Typer(help="Tokens, by which hosts enrol.", no_args_is_help=True)
+    tokens = typer.Typer(invoke_without_command=True, help="Tokens, by which hosts enrol.")
+    tokens.callback(epilog=examples("cellwall tokens", "cellwall tokens --all -o json"))(list_tokens)
     tokens.command(
         "create",
         epilog=examples(
@@ -38,6 +39,7 @@ def add(app: typer.Typer) -> None:
             "cellwall tokens create --labels env=prod --uses 50 --ttl 3600 > token",
         ),
     )(create_token)
+    tokens.command("revoke", epilog=examples("cellwall tokens revoke 3fa1b2c4d5e6 --yes"))(revoke_token)
     app.add_typer(tokens, name="tokens", rich_help_panel=FLEET)
 
     labels = typer.Typer(invoke_without_command=True, help="The labels of the fleet.")
@@ -152,6 +154,43 @@ def create_token(
     body = {"labels": dict(_labels(labels)), "uses": uses, "ttl_s": ttl, "workload": workload}
     answer = controller(socket).post("tokens", body=body)
     show(answer, output, lambda: answer["token"])
+
+
+def list_tokens(
+    ctx: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="those that let nobody in any more, too")] = False,
+    socket: Socket = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the tokens that still let hosts in, without their secrets."""
+    if ctx.invoked_subcommand is not None:
+        return
+    items = [one for one in controller(socket).items("tokens") if every or one["usable"]]
+    show({"items": items}, output, lambda: table(_TOKEN, [_token(one) for one in items], "no token lets anybody in"))
+
+
+_TOKEN = ["token", "for", "labels", "used", "until", "by", "is"]
+
+
+def _token(one: dict[str, Any]) -> list[Any]:
+    ended = "used up" if one["used"] >= one["uses"] else "over"
+    used = f"{one['used']} of {one['uses']}"
+    until, state = moment(one["expires"]), "open" if one["usable"] else ended
+    return [one["id"], one["workload"] or "any", one["labels"], used, until, one["author"], state]
+
+
+def revoke_token(
+    token: Annotated[str, typer.Argument(help="as `cellwall tokens` names it", metavar="TOKEN")],
+    yes: Yes = False,
+    socket: Socket = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Let a token end at once; whoever enrolled with it stays, until `cellwall workloads remove`."""
+    answer = controller(socket).delete("tokens", token, dry_run=not yes)
+    told = f"`{answer['id']}`, {answer['used']} of {answer['uses']} used"
+    show(answer, output, lambda: f"{'revoked' if yes else 'would revoke'} {told}")
+    if not yes:
+        hint("nothing was changed; repeat with --yes to do it")
 
 
 def list_labels(ctx: typer.Context, socket: Socket = None, output: Output = Format.TABLE) -> None:

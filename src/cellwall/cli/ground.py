@@ -54,9 +54,19 @@ def ground(documents: list[Path] | None, fleet: Path | None, socket: Path | None
     if documents:
         policy = policy_of(read_documents(documents))
         return policy, declared(policy, read_fleet(fleet) if fleet else None)
-    api = controller(socket)
+    api = or_files(socket)
     policy = policy_of(api.get("policy")["documents"])
     return policy, declared(policy, read_fleet(fleet) if fleet else fleet_at(api))
+
+
+def or_files(socket: Path | None, options: str = "--policy and --fleet") -> Api:
+    """Give the controller; where there is none, say too which options do without. Raises `Stop`."""
+    try:
+        return controller(socket)
+    except Stop as stop:
+        if stop.code is not Exit.UNREACHABLE:
+            raise
+        raise Stop(stop.code, f"{stop}; or answer from files with {options}") from None
 
 
 def fleet_at(api: Api) -> Fleet:
@@ -131,4 +141,6 @@ def hop_line(hop: dict[str, Any]) -> str:
     """Write one hop of a path."""
     named = f" as {hop['as']}" if hop["as"] else ""
     served = f" as {hop['served_as']}" if hop["served_as"] else ""
-    return f"{hop['source']}{named} → {hop['destination']}{served} {hop['service']}: {because(hop)}"
+    # Protocol 0 is the first of all that there is.
+    service = "all services" if hop["service"] == "0" else hop["service"]
+    return f"{hop['source']}{named} → {hop['destination']}{served} {service}: {because(hop)}"

@@ -17,6 +17,7 @@ ENROLL_EXAMPLES = """examples:
   cellwall enroll --controller https://10.0.0.5:7443 --token-file token --name web-1
   cellwall tokens create --workload web-1 | ssh web-1 cellwall enroll --token-file - --name web-1 \\
       --controller https://10.0.0.5:7443
+  cellwall enroll --controller https://10.0.0.5:7443 --token-file token --name web-1 --again
 """
 AGENT_EXAMPLES = """examples:
   cellwall agent run
@@ -53,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     enroll.add_argument("--token-file", required=True, type=Path, metavar="FILE", help="the token; `-` reads it")
     enroll.add_argument("--state", type=Path, default=STATE, metavar="DIR", help="the agent's folder (%(default)s)")
     enroll.add_argument("--name", required=True, metavar="NAME", help="the workload's name")
+    enroll.add_argument(
+        "--again", action="store_true", help="a host that is enrolled gets a fresh certificate; its rules stay"
+    )
     agent = commands.add_parser("agent", help="run the agent", formatter_class=shape)
     acts = agent.add_subparsers(dest="act", required=True, metavar="COMMAND", parser_class=_Parser)
     run = acts.add_parser(
@@ -69,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--log-format", choices=("json", "text"), default="json", help="how the log is (%(default)s)")
     levels = ("debug", "info", "warning", "error")
     run.add_argument("--log-level", choices=levels, default="info", help="the least that is logged (%(default)s)")
+    run.add_argument(
+        "--most-memory", type=_mebibytes, metavar="MIB", help="what writing a table may take (what there is)"
+    )
     boot = acts.add_parser(
         "boot",
         help="enforce the last policy, from disk, before the network is up",
@@ -110,6 +117,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _mebibytes(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 24:
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of MiB; wanted a whole one, such as `64`")
+    return int(text) << 20
+
+
 def _shared(command: argparse.ArgumentParser) -> None:
     command.add_argument("--state", type=Path, default=STATE, metavar="DIR", help="the agent's folder (%(default)s)")
     command.add_argument(
@@ -145,9 +158,19 @@ def _enroll(given: argparse.Namespace) -> int:
     from cellwall.agent import EnrollOptions, enroll
 
     token = sys.stdin.read() if str(given.token_file) == "-" else _token(given.token_file)
-    name = enroll(EnrollOptions(given.controller, token.strip(), given.state, given.name))
-    print(f"this host is workload `{name}`; start its agent with `cellwall agent run --state {given.state}`")
+    name = enroll(EnrollOptions(given.controller, token.strip(), given.state, given.name, given.again))
+    if given.again:
+        print(f"this host is workload `{name}` again; its agent takes that up within a minute")
+    else:
+        print(f"this host is workload `{name}`; start its agent with `{_start(given.state)}`")
     return Exit.OK
+
+
+def _start(state: Path) -> str:
+    unit = Path("/lib/systemd/system/cellwall-agent.service")
+    if state == STATE and unit.exists():
+        return f"systemctl start {unit.name}"
+    return f"cellwall agent run --state {state}"
 
 
 def _run_agent(given: argparse.Namespace) -> int:
@@ -165,6 +188,7 @@ def _run_agent(given: argparse.Namespace) -> int:
             given.metrics_file,
             given.log_format,
             given.log_level,
+            given.most_memory,
         )
     )
     return Exit.OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,14 +11,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cellwall.cli import imports_firewall
-from cellwall.cli.documents import policy_of, read_documents, read_fleet
+from cellwall.cli.documents import Replace, policy_of, read_documents, read_fleet, write_all
 from cellwall.cli.exits import Exit, Stop, complain
 from cellwall.cli.help import examples
 from cellwall.cli.output import Format, Output, hint, show
 from cellwall.inventory import Fleet
 
 Manifests = Annotated[
-    list[Path], typer.Argument(help="Kubernetes manifests in YAML, or folders of them", metavar="DIR...")
+    list[Path],
+    typer.Argument(help="Kubernetes manifests in YAML, or folders of them; `-` is standard input", metavar="DIR..."),
 ]
 Policies = Annotated[list[Path], typer.Argument(help="policy documents, or folders of them", metavar="POLICY...")]
 To = Annotated[Path | None, typer.Option(help="write them to this folder, in place of printing", metavar="DIR")]
@@ -32,6 +32,7 @@ def add(policy: typer.Typer) -> None:
         "k8s",
         epilog=examples(
             "cellwall policy import k8s manifests/",
+            "kubectl get networkpolicies,namespaces,pods -A -o yaml | cellwall policy import k8s - --to policy/",
             "cellwall policy import k8s manifests/ --to policy/ --fleet-to fleet.json",
         ),
     )(import_k8s)
@@ -54,6 +55,7 @@ def import_k8s(
     fleet_to: Annotated[
         Path | None, typer.Option(help="write the pods as a fleet to this file", metavar="FILE")
     ] = None,
+    yes: Replace = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Make documents of Kubernetes NetworkPolicies that mean the same, one for each namespace.
@@ -70,10 +72,8 @@ def import_k8s(
         "notes": [str(note) for note in found.notes],
         "refusals": [str(error) for error in found.refusals],
     }
-    _put(answer, "documents", to, output)
-    if fleet_to is not None:
-        fleet_to.write_text(json.dumps(inventory(found.workloads), indent=2) + "\n", "utf-8")
-        hint(f"wrote {len(found.workloads)} workloads to {fleet_to}")
+    _tell(answer, "documents", to, output)
+    write_all(found.documents, to, inventory(found.workloads), fleet_to, replace=yes)
 
 
 def export_k8s(
@@ -83,6 +83,7 @@ def export_k8s(
         typer.Option(help="the pods, as `import --fleet-to` or `workloads -o json` writes them", metavar="FILE"),
     ] = None,
     to: To = None,
+    yes: Replace = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Make Kubernetes NetworkPolicies that mean the same as documents.
@@ -98,11 +99,12 @@ def export_k8s(
         "notes": [str(note) for note in made.notes],
         "refusals": [str(error) for error in made.refusals],
     }
-    _put(answer, "manifests", to, output)
+    _tell(answer, "manifests", to, output)
+    write_all(made.manifests, to, {}, None, replace=yes)
 
 
-def _put(answer: Mapping[str, Any], what: str, to: Path | None, output: Format) -> None:
-    """Print or write what was made, tell the notes, and end where something was refused."""
+def _tell(answer: Mapping[str, Any], what: str, to: Path | None, output: Format) -> None:
+    """Print what was made if it is not written, tell the notes, and end where something was refused."""
     refusals: Sequence[str] = answer["refusals"]
     if output is not Format.TABLE or (to is None and not refusals):
         show(answer, output, lambda: _files(answer[what]))
@@ -113,11 +115,6 @@ def _put(answer: Mapping[str, Any], what: str, to: Path | None, output: Format) 
             complain(refusal)
     if refusals:
         raise Stop(Exit.DOCUMENT, f"{len(refusals)} refused, so nothing was written")
-    if to is not None:
-        # Here and not above: that file adds the commands of this one.
-        from cellwall.cli.documents import write_documents
-
-        write_documents(answer[what], to)
 
 
 def _files(files: Mapping[str, str]) -> RenderableType:

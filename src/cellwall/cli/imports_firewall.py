@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +11,10 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from cellwall.cli.documents import Replace, write_all
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.help import examples
-from cellwall.cli.output import Format, Output, hint, say, show, table
+from cellwall.cli.output import Format, Output, counted, hint, say, show
 from cellwall.traffic import Address, CellwallError, Network, parse_address, parse_network
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ To = Annotated[
     Path | None, typer.Option(help="write the documents to this folder, in place of printing", metavar="DIR")
 ]
 FleetTo = Annotated[Path | None, typer.Option(help="write the hosts as a fleet to this file", metavar="FILE")]
+_EFFECTS = ("opens", "closes", "check", "same")
+_STYLES = {"opens": "red", "closes": "yellow", "check": "cyan"}
 _SUFFIXES = {".txt", ".rules", ".nft", ".json", ".save", ".conf", ".v4", ".v6", ".iptables", ".ip6tables", ".ipset"}
 
 
@@ -70,6 +72,7 @@ def import_iptables(
     passwd: Passwd = None,
     to: To = None,
     fleet_to: FleetTo = None,
+    yes: Replace = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Make documents of what iptables-save, ip6tables-save and ipset save write; a host is the label `host=NAME`.
@@ -80,7 +83,7 @@ def import_iptables(
     from cellwall.translate import import_iptables as read
     from cellwall.translate import is_ipset
 
-    _import(read, files, host, address, interface, passwd, to, fleet_to, output, is_ipset)
+    _import(read, files, host, address, interface, passwd, to, fleet_to, yes, output, "iptables", is_ipset)
 
 
 def import_nft(
@@ -91,6 +94,7 @@ def import_nft(
     passwd: Passwd = None,
     to: To = None,
     fleet_to: FleetTo = None,
+    yes: Replace = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Make documents of what `nft list ruleset` writes, with or without -j; a host is the label `host=NAME`.
@@ -100,7 +104,7 @@ def import_nft(
     something may be open that was not."""
     from cellwall.translate import import_nft as read
 
-    _import(read, files, host, address, interface, passwd, to, fleet_to, output)
+    _import(read, files, host, address, interface, passwd, to, fleet_to, yes, output, "nft")
 
 
 def _import(
@@ -112,12 +116,15 @@ def _import(
     passwd: Path | None,
     to: Path | None,
     fleet_to: Path | None,
+    yes: bool,
     output: Format,
+    wanted: str,
     for_all: Callable[[str], bool] = lambda _: False,
 ) -> None:
     from cellwall.translate import HostFacts
 
     sources = _sources(files, host or [], for_all)
+    _of_the_kind(sources, wanted)
     hosts = list(dict.fromkeys(source.host for source in sources))
     addresses = _addresses(address or [], hosts)
     users = _users(passwd) if passwd else {}
@@ -138,19 +145,16 @@ def _import(
     }
     if output is not Format.TABLE or to is None:
         show(answer, output, lambda: _documents(answer))
-    if to is not None:
-        # Here and not above: that file adds the commands of this one.
-        from cellwall.cli.documents import write_documents
-
-        if output is Format.TABLE:
-            say(_remarks(made))
-        write_documents(answer["documents"], to)
-    if fleet_to is not None:
-        _write_fleet(fleet_to, hosts, addresses)
-    told = ", ".join(f"{count} {effect}" for effect, count in sorted(counts.items())) or "everything is carried over"
-    hint(f"{made.rules} rules; {told}")
+    if to is not None and output is Format.TABLE:
+        say(_remarks(made))
+    write_all(answer["documents"], to, _fleet(hosts, addresses), fleet_to, replace=yes)
+    if fleet_to is not None and (bare := [host for host in hosts if not addresses.get(host)]):
+        told = ", ".join(f"`{host}`" for host in bare)
+        hint(f"no address is known of {told}: `why` and `reach` need one; give it with --address")
+    told = ", ".join(f"{counts[effect]} {effect}" for effect in _EFFECTS if counts[effect])
+    hint(f"{counted(made.rules, 'rule')}; {told or 'everything is carried over'}")
     if made.opens:
-        raise Stop(Exit.NO, f"{counts['opens']} places may let through what the original does not")
+        raise Stop(Exit.NO, f"{counted(counts['opens'], 'place')} may let through what the original does not")
 
 
 def _sources(files: list[Path], hosts: list[str], for_all: Callable[[str], bool]) -> list[SavedRules]:
@@ -170,6 +174,17 @@ def _sources(files: list[Path], hosts: list[str], for_all: Callable[[str], bool]
         whose = [host] if host in named or not for_all(text) else named or [host]
         found.extend(SavedRules(file, text, one) for one in whose)
     return found
+
+
+def _of_the_kind(sources: Iterable[SavedRules], wanted: str) -> None:
+    """Stop where a file is plainly what the other command reads. Raises `Stop`."""
+    for one in sources:
+        lines = (line.strip() for line in one.text.splitlines())
+        first = next((line for line in lines if line and not line.startswith("#")), "")
+        if wanted == "nft" and first.startswith("*"):
+            raise Stop(Exit.DOCUMENT, f"{one.file}: this is what `iptables-save` writes; use `policy import iptables`")
+        if wanted == "iptables" and first.startswith(("table ", '{"nftables"')):
+            raise Stop(Exit.DOCUMENT, f"{one.file}: this is what `nft list ruleset` writes; use `policy import nft`")
 
 
 def _stem(file: Path) -> str:
@@ -229,7 +244,7 @@ def _users(file: Path) -> dict[str, str]:
     return found
 
 
-def _write_fleet(file: Path, hosts: list[str], addresses: dict[str, tuple[Address, ...]]) -> None:
+def _fleet(hosts: list[str], addresses: dict[str, tuple[Address, ...]]) -> dict[str, Any]:
     items = [
         {
             "name": host,
@@ -239,8 +254,7 @@ def _write_fleet(file: Path, hosts: list[str], addresses: dict[str, tuple[Addres
         }
         for host in hosts
     ]
-    file.write_text(json.dumps({"items": items}, indent=2) + "\n", "utf-8")
-    hint(f"wrote {len(items)} workloads to {file}")
+    return {"items": items}
 
 
 def _documents(answer: dict[str, Any]) -> RenderableType:
@@ -248,5 +262,14 @@ def _documents(answer: dict[str, Any]) -> RenderableType:
 
 
 def _remarks(made: ImportedHosts) -> RenderableType:
-    rows = [[one.effect.value, str(one.place), one.reason, one.text] for one in made.remarks]
-    return table(["effect", "place", "reason", "rule"], rows, "everything is carried over")
+    """Draw what is not carried over as it was, what opens first, each with its place and how it was written."""
+    ordered = sorted(made.remarks, key=lambda one: _EFFECTS.index(one.effect.value))
+    lines: list[Text] = []
+    for one in ordered:
+        if one.effect.value != "same":
+            told = Text.assemble(f"{one.place}: ", (one.effect.value, _STYLES[one.effect.value]), f": {one.reason}")
+            lines += [told, Text(f"    {one.text}")] if one.text else [told]
+    idle = sum(one.effect.value == "same" for one in ordered)
+    if idle:
+        lines.append(Text(f"{counted(idle, 'part', 'parts')} left out without any effect; see them with -o json"))
+    return Group(*lines) if lines else Text("everything is carried over")

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cellwall.cli.documents import fleet_of, policy_of, read_fleet
+from cellwall.cli.documents import fleet_of, policy_of, read_fleet, rewrite
 from cellwall.cli.exits import Exit, Stop
-from cellwall.cli.output import table
+from cellwall.cli.ground import or_files
+from cellwall.cli.output import counted
 from cellwall.cli.where import controller
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Process, Side
 from cellwall.inventory import Fleet
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from cellwall.policy import Policy
 
 Json = dict[str, Any]
-MOST_ALIKE = 20
+MOST_ALIKE = 5
+_STYLES = {"error": "red", "warning": "yellow", "info": "cyan"}
 _AGO = re.compile(r"(\d+)([smhdw])")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -42,7 +44,7 @@ def surroundings(
         return known, None
     start = now - _ago(since) if since else 0.0
     if known is None:
-        known = fleet_of({"items": list(controller(socket).items("workloads"))})
+        known = fleet_of({"items": list(or_files(socket, "--fleet and --flows").items("workloads"))})
     items: Iterable[Json] = _flow_items(flows) if flows else controller(socket).items("flows", since=since, limit=10000)
     try:
         records = tuple(record for item in items for record in _records(item))
@@ -131,38 +133,61 @@ def prove_same(policy: Policy, fresh: Policy, now: float, shown: Iterable[Any]) 
         raise Stop(Exit.UNABLE, f"a mistake in cellwall: the edits change what becomes of {example.words}")
 
 
+def unchosen(findings: Iterable[Finding], named: frozenset[Check]) -> list[str]:
+    """Give the checks whose edits are made only where they are named: they may change what passes."""
+    from cellwall.analysis import Severity
+
+    left = {
+        one.check.value
+        for one in findings
+        if one.edits and one.check not in named and (not one.check.keeps_meaning or one.severity is Severity.ERROR)
+    }
+    return sorted(left)
+
+
 def write_changed(before: Mapping[str, str], after: Mapping[str, str]) -> int:
     """Write the documents that changed to where they were read, and count them."""
     changed = [name for name, text in after.items() if before[name] != text]
     for name in changed:
-        Path(name).write_text(after[name], "utf-8")
+        rewrite(Path(name), after[name], like=Path(name))
     return len(changed)
 
 
 def draw_findings(answer: Json, every: bool) -> RenderableType:
-    """Draw the counts and the findings; of many that are good to know and alike, unless `every`, the first few."""
-    told = ", ".join(f"{count} {what if count != 1 else what[:-1]}" for what, count in answer["counts"].items())
+    """Draw the findings as compilers do, place first, then the counts; of many that are good to know and alike,
+    unless `every`, the first few."""
     seen: Counter[str] = Counter()
-    rows: list[list[Any]] = []
+    lines: list[Text] = []
     for one in answer["findings"]:
         seen[one["check"]] += 1
         if every or one["severity"] != "info" or seen[one["check"]] <= MOST_ALIKE:
-            rows.append([_place(one["place"]), one["severity"], one["check"], one["subject"], _told(one)])
-    if not rows:
-        return Text(told)
-    more = [
+            lines += _lines(one)
+    lines += [
         Text(f"and {count - MOST_ALIKE} more `{check}`; see them with --check {check}")
         for check, count in seen.items()
-        if sum(row[2] == check for row in rows) < count
+        if not every and count > MOST_ALIKE and _severity_of(answer, check) == "info"
     ]
-    return Group(told, table(["place", "severity", "check", "subject", "finding"], rows), *more)
+    return Group(*lines, ", ".join(counted(count, what[:-1]) for what, count in answer["counts"].items()))
+
+
+def _severity_of(answer: Json, check: str) -> str:
+    found = {one["severity"] for one in answer["findings"] if one["check"] == check}
+    return next(iter(found)) if len(found) == 1 else "several"
 
 
 def _place(place: Json) -> str:
     return f"{place['file']}:{place['line']}:{place['column']}" if place["line"] else place["file"]
 
 
-def _told(finding: Json) -> str:
-    hint = f"; {finding['hint']}" if finding["hint"] else ""
-    example = f"; such as {finding['example']}" if finding["example"] else ""
-    return finding["message"] + hint + example
+def _lines(finding: Json) -> Iterable[Text]:
+    severity = finding["severity"]
+    yield Text.assemble(
+        f"{_place(finding['place'])}: ",
+        (severity, _STYLES[severity]),
+        f": `{finding['subject']}`: {finding['message']} ",
+        (f"[{finding['check']}]", "dim"),
+    )
+    if finding["hint"]:
+        yield Text(f"    {finding['hint']}")
+    if finding["example"]:
+        yield Text(f"    such as {finding['example']}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
 import sys
 import webbrowser
 from getpass import getpass
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +25,8 @@ from cellwall.cli.where import (
     signed_in,
 )
 from cellwall.clients import Api, ApiRefused, Server, Unreachable, Untrusted, authority_of
+from cellwall.wire import WireError, der_of
+from cellwall.wire import fingerprint as digest_of
 
 PORT = 7444
 PasswordFile = Annotated[
@@ -193,9 +193,9 @@ def _ask(url: str, found: str) -> None:
 def fingerprint_of(pem: str) -> str:
     """Give the SHA-256 of a certificate, hexadecimal."""
     try:
-        return sha256(ssl.PEM_cert_to_DER_cert(pem.strip())).hexdigest()
-    except ValueError:
-        raise Stop(Exit.REFUSED, "what the server shows is no certificate") from None
+        return digest_of(der_of(pem))
+    except WireError:
+        raise Stop(Exit.REFUSED, "what the server shows is no certificate, or more than one") from None
 
 
 def _url(text: str) -> str:

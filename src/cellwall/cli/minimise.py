@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from cellwall.cli.documents import policy_of, read_documents
+from cellwall.cli.documents import Replace, names_within, policy_of, read_documents, write_documents
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.help import examples
 from cellwall.cli.linting import prove_same
@@ -25,6 +25,7 @@ def add(policy: typer.Typer) -> None:
 def minimise(
     paths: Annotated[list[Path], typer.Argument(help="documents, or folders of them", metavar="PATH...")],
     to: Annotated[Path | None, typer.Option(help="write the documents to this folder", metavar="DIR")] = None,
+    yes: Replace = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Rewrite documents with fewer rules that mean the same, as a diff; exit code 1 when there are none.
@@ -33,7 +34,6 @@ def minimise(
     stay with the rules that stay. What is staged, expired or logged is left alone."""
     from cellwall.analysis import apply_edits, difference_of, told_apart
     from cellwall.analysis import minimise as shorten
-    from cellwall.cli.documents import write_documents
 
     documents, now = read_documents(paths), time.time()
     policy = policy_of(documents)
@@ -60,6 +60,8 @@ def minimise(
             f"{joined} are joined to others; proven to mean the same for any fleet"
         )
     if to is not None:
-        write_documents(changed, to)
+        names = names_within(paths)
+        likes = {names[name]: Path(name) for name in changed}
+        write_documents({names[name]: text for name, text in changed.items()}, to, likes, replace=yes)
     if not told.edits:
         raise Stop(Exit.NO)

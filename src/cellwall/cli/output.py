@@ -11,11 +11,17 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from cellwall.cli.fitting import fit
+from cellwall.cli.visible import visible, visible_json
+
 _WIDTH_OF_A_PIPE = 160
+GAP = 2
+"""Between two columns of a table."""
 _STYLES = {
     "allowed": "green", "enforced": "green", "ok": "green", "yes": "green", "pass": "green",
     "would be denied": "yellow", "warn": "yellow", "relaxed": "yellow", "pending": "yellow", "silent": "yellow",
@@ -41,17 +47,42 @@ def console(stderr: bool = False) -> Console:
     """Give a console as wide as the terminal; into a pipe, wide enough that nothing is broken over lines."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else _WIDTH_OF_A_PIPE
-    return Console(stderr=stderr, highlight=False, width=width, emoji=False)
+    return _Console(stderr=stderr, highlight=False, width=width, emoji=False)
+
+
+class _Console(Console):
+    """A console that shows what others wrote, and never obeys it."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Give the pieces of text that are to be written."""
+        for one in super().render(renderable, options):
+            yield one if one.control else Segment(visible(one.text), one.style)
+
+
+_MISSING: dict[str, str] = {}
+
+
+def missing(name: str, why: str) -> None:
+    """Say on standard error, once, that what a controller has seen is not in an answer; `show` says it to programs."""
+    if name not in _MISSING:
+        _MISSING[name] = why
+        console(stderr=True).print(
+            Text(f"! without the flows of controller {name}: {why}", style="yellow"), soft_wrap=True
+        )
 
 
 def show(answer: Any, form: Format, draw: Callable[[], RenderableType]) -> None:
     """Print `answer` in the wanted form; `draw` makes what people see."""
+    if _MISSING and isinstance(answer, dict):
+        who = [{"name": name, "why": why} for name, why in _MISSING.items()]
+        answer = {**answer, "missing_controllers": who}  # pyright: ignore[reportUnknownVariableType]
     if form is Format.JSON:
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        print(visible_json(json.dumps(answer, indent=2, ensure_ascii=False)))
     elif form is Format.YAML:
         import yaml
 
-        print(yaml.safe_dump(answer, sort_keys=False, allow_unicode=True), end="")
+        text = yaml.safe_dump(answer, sort_keys=False, allow_unicode=True)
+        print(text if visible(text) == text else yaml.safe_dump(answer, sort_keys=False), end="")
     else:
         say(draw())
 
@@ -75,15 +106,21 @@ def hint(text: str) -> None:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "none") -> RenderableType:
     """Make a plain table: a heading, then one line a row. Words that are verdicts get a sign and a colour."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), show_edge=False)
-    for header in headers:
-        numeric = header.endswith("#")
-        made.add_column(header.removesuffix("#").upper(), justify="right" if numeric else "left", overflow="fold")
-    count = 0
-    for row in rows:
-        made.add_row(*(cell(one) for one in row))
-        count += 1
-    return made if count else Text(empty)
+    cells = [[cell(one) for one in row] for row in rows]
+    if not cells:
+        return Text(empty)
+    names = [header.removesuffix("#").upper() for header in headers]
+    columns = [[names[at], *(row[at].plain for row in cells)] for at in range(len(names))]
+    widths = fit(columns, console().width - GAP * (len(names) - 1))
+    # The last column takes what is left: were it told its width, rich would put a gap behind it.
+    told: list[int | None] = [*widths[:-1], None] if widths else [None] * len(names)
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0), show_edge=False)
+    for at, header in enumerate(headers):
+        justify = "right" if header.endswith("#") else "left"
+        made.add_column(names[at], justify=justify, overflow="fold", width=told[at])
+    for row in cells:
+        made.add_row(*row)
+    return made
 
 
 def cell(value: Any) -> Text:
@@ -101,6 +138,11 @@ def cell(value: Any) -> Text:
     if isinstance(value, (list, tuple)):
         return Text(", ".join(str(one) for one in value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return verdict(value) if isinstance(value, str) and value in _STYLES else Text(str(value))
+
+
+def counted(count: int, what: str, many: str = "") -> str:
+    """Write a number of things: `1 rule`, `2 rules`."""
+    return f"{count} {what if count == 1 else many or f'{what}s'}"
 
 
 def verdict(word: str) -> Text:

@@ -23,7 +23,7 @@ def draw_plan(answer: dict[str, Any]) -> RenderableType:
             f"{summary['elements']} only who is where"
         ),
         table(
-            ["point", "change", "mode", "rules +#", "-#", "~#", "members +#", "-#"],
+            ["point", "change", "mode", "rules +#", "-#", "~#", "members +#", "-#", "elements#", "kernel, KiB#"],
             [
                 [
                     one["workload"],
@@ -36,6 +36,7 @@ def draw_plan(answer: dict[str, Any]) -> RenderableType:
                     len(one["rules_changed"]),
                     one["members_joining"],
                     one["members_leaving"],
+                    *_weighed(one.get("weight")),
                 ]
                 for one in changed
             ],
@@ -48,7 +49,24 @@ def draw_plan(answer: dict[str, Any]) -> RenderableType:
             Text("rules that cannot be expressed where they belong", style="red"),
             table(["point", "rule", "why"], rows),
         ]
+    if cramped := answer.get("cramped"):
+        rows = [[one["workload"], _mebibytes(one["peak_bytes"]), _mebibytes(one["room_bytes"])] for one in cramped]
+        parts += [
+            Text("points that would refuse it, as their hosts have not the memory to write it", style="red"),
+            table(["point", "takes, MiB#", "host can give, MiB#"], rows[:MOST_ROWS]),
+            *([Text(f"and {len(rows) - MOST_ROWS} more; see all with -o json")] if len(rows) > MOST_ROWS else ()),
+            Text("free memory there, or raise `--most-memory` of their agents; or go round them with --accept-refused"),
+        ]
     return Group(*parts, *([draw_replay(answer["replay"])] if answer["replay"] else []))
+
+
+def _weighed(weight: dict[str, Any] | None) -> tuple[object, object]:
+    """Give the elements of a table, and the kernel's memory for it in KiB."""
+    return ("", "") if weight is None else (weight["elements"], weight["kernel_bytes"] >> 10)
+
+
+def _mebibytes(count: int) -> int:
+    return -(-count >> 20)
 
 
 def draw_replay(answer: dict[str, Any]) -> RenderableType:

@@ -12,12 +12,13 @@ from rich.text import Text
 
 from cellwall.cli import approvals, imports, minimise
 from cellwall.cli.compare import EXAMPLES, diff
-from cellwall.cli.documents import fleet_of, policy_of, read_documents, read_fleet, write_documents
+from cellwall.cli.documents import STDIN, Replace, fleet_of, policy_of, read_documents, read_fleet, write_documents
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.fleet import Yes
 from cellwall.cli.flows import Since, moment
+from cellwall.cli.ground import or_files
 from cellwall.cli.help import POLICY, examples
-from cellwall.cli.output import Format, Output, hint, show, table, verdict, working
+from cellwall.cli.output import Format, Output, hint, show, table, working
 from cellwall.cli.plan_view import draw_plan
 from cellwall.cli.where import Socket, controller
 
@@ -80,8 +81,10 @@ def lint(
 
     from cellwall.analysis import Severity, difference_of
     from cellwall.analysis import lint as look_over
-    from cellwall.cli.linting import draw_findings, mended, surroundings, wanted_checks, write_changed
+    from cellwall.cli.linting import draw_findings, mended, surroundings, unchosen, wanted_checks, write_changed
 
+    if fix and yes and STDIN in paths:
+        raise Stop(Exit.USAGE, "standard input cannot be written to; leave --yes away for the diff")
     documents, now, wanted = read_documents(paths), time.time(), wanted_checks(check or ())
     read = policy_of(documents)
     with working("looking over rules"):
@@ -106,6 +109,9 @@ def lint(
             findings = [one for one in look_over(policy_of(changed), known, now, observed) if one.check in wanted]
         elif answer["diff"]:
             hint("nothing was changed; repeat with --yes to do it")
+        if left := unchosen(findings, wanted if check else frozenset()):
+            told = ", ".join(f"`{one}`" for one in left)
+            hint(f"not edited: {told}; that may change what passes, or what was meant: name them with --check")
     if any(one.severity is Severity.ERROR for one in findings):
         raise Stop(Exit.NO)
 
@@ -123,6 +129,7 @@ def check_tests(
     Without documents: how those of the policy in force stand, which the controller checks after every change of
     policy, labels and addresses. With documents and --fleet no controller is needed."""
     from cellwall.analysis import run_tests
+    from cellwall.cli.tests_view import draw_tests, tested
 
     if not paths:
         from cellwall.cli.standing import show_standing
@@ -131,44 +138,13 @@ def check_tests(
         return
 
     read = policy_of(read_documents(paths))
-    known = read_fleet(fleet) if fleet else fleet_of({"items": list(controller(socket).items("workloads"))})
+    known = read_fleet(fleet) if fleet else fleet_of({"items": list(or_files(socket, "--fleet").items("workloads"))})
     with working("checking all pairs"):
         results = run_tests(read, known, time.time())
-    items = [
-        {
-            "id": one.test.id,
-            "passed": one.passed,
-            "checked": one.checked,
-            "place": str(one.test.place),
-            "counterexamples": [
-                {
-                    "source": bad.source,
-                    "destination": bad.destination,
-                    "service": bad.service,
-                    "ports": str(bad.ports),
-                    "alike": bad.alike,
-                }
-                for bad in one.counterexamples
-            ],
-        }
-        for one in results
-    ]
-    show({"items": items}, output, lambda: _tests(items))
+    items = [tested(one, read) for one in results]
+    show({"items": items}, output, lambda: draw_tests(items))
     if not all(one["passed"] for one in items):
         raise Stop(Exit.NO)
-
-
-def _tests(items: list[dict[str, Any]]) -> RenderableType:
-    rows: list[list[Any]] = []
-    for one in items:
-        word = "fail" if not one["passed"] else "pass" if one["checked"] else "warn"
-        found = one["counterexamples"][0] if one["counterexamples"] else None
-        told = "" if one["checked"] else "matches nobody, so it proves nothing"
-        if found:
-            told = f"{found['source']} → {found['destination']} {found['service']}"
-            told += f" and {found['alike']} more" if found["alike"] else ""
-        rows.append([verdict(word), one["id"], one["place"], one["checked"], told])
-    return table(["test", "id", "place", "pairs#", "counterexample"], rows, "there are no tests")
 
 
 def plan(
@@ -191,7 +167,7 @@ def apply(
         float, typer.Option(help="seconds to confirm in, or it reverts; 0: at once", metavar="S")
     ] = 30.0,
     accept_refused: Annotated[
-        bool, typer.Option("--accept-refused", help="even if some points cannot express some rules")
+        bool, typer.Option("--accept-refused", help="even if points cannot express rules, or have no memory for them")
     ] = False,
     accept_failed: Annotated[bool, typer.Option("--accept-failed", help="even if some of its own tests fail")] = False,
     wave: Annotated[
@@ -254,6 +230,7 @@ def suggest(
     level: Annotated[str, typer.Option(help="how tight: `exact`, `tier` or `ringfence`", metavar="LEVEL")] = "tier",
     since: Since = None,
     to: Annotated[Path | None, typer.Option(help="write the documents to this folder", metavar="DIR")] = None,
+    yes: Replace = False,
     socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -262,7 +239,7 @@ def suggest(
         answer = controller(socket).post("policy", "suggest", body={"level": level, "since": since})
     show(answer, output, lambda: _suggested(answer))
     if to is not None:
-        write_documents(answer["documents"], to)
+        write_documents(answer["documents"], to, replace=yes)
 
 
 def _suggested(answer: dict[str, Any]) -> RenderableType:
@@ -277,6 +254,7 @@ def _suggested(answer: dict[str, Any]) -> RenderableType:
 def show_policy(
     revision: Annotated[int | None, typer.Option(help="of this revision; else what is in force", metavar="N")] = None,
     to: Annotated[Path | None, typer.Option(help="write the documents to this folder", metavar="DIR")] = None,
+    yes: Replace = False,
     socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -285,7 +263,7 @@ def show_policy(
     answer = api.get("policy") if revision is None else api.get("policy", "revisions", str(revision))
     show(answer, output, lambda: _documents(answer))
     if to is not None:
-        write_documents(answer["documents"], to)
+        write_documents(answer["documents"], to, replace=yes)
 
 
 def _documents(answer: dict[str, Any]) -> RenderableType:

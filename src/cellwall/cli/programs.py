@@ -29,7 +29,7 @@ def add(app: typer.Typer) -> None:
     control.command(
         "run",
         epilog=examples(
-            "cellwall controller run --data /var/lib/cellwall --advertise https://10.0.0.5:7443",
+            "cellwall controller run --data /var/lib/cellwall/controller --advertise https://10.0.0.5:7443",
             "cellwall controller run --data ./data --listen 127.0.0.1:7443 --advertise https://127.0.0.1:7443",
         ),
     )(run)
@@ -121,13 +121,15 @@ def status(socket: Socket = None, output: Output = Format.TABLE) -> None:
 
 
 def _status(answer: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
     from cellwall.cli.standing import told_of_tests
 
     agents, several = answer["agents"], len(answer["controllers"]) > 1
     rows: list[list[Any]] = [
         ["controller", answer["controller"]],
         ["reached by agents at", answer["advertise"]],
-        ["its authority", answer["authority"]],
         ["its clock", moment(answer["now"])],
         ["workloads", answer["workloads"]],
         ["agents", f"{agents['connected']} of {agents['known']} connected"],
@@ -142,7 +144,8 @@ def _status(answer: dict[str, Any]) -> RenderableType:
         ["addresses claimed twice", [one["address"] for one in answer["conflicts"]]],
         ["audit log", "whole" if answer["audit_broken_at"] is None else f"broken at {answer['audit_broken_at']}"],
     ]
-    return table(["what", "is"], rows)
+    # On a line of its own: whoever signs in compares it, and copies it.
+    return Group(table(["what", "is"], rows), Text(f"its authority  {answer['authority']}"))
 
 
 def agent_run() -> None:

@@ -142,7 +142,7 @@ def draw(answer: dict[str, Any]) -> RenderableType:
             lines.append(Text(f"  what it allows passes by {told}" + (f" and {more} more" if more > 0 else "")))
         return Group(*lines)
     if refusal := answer["refusal"]:
-        rules = ", ".join(f"deny `{rule['id']}` {rule['place']}" for rule in refusal["rules"])
+        rules = ", ".join(f"{rule['action']} `{rule['id']}` {rule['place']}" for rule in refusal["rules"])
         why = rules or "no rule allows it, and that is the default"
         lines.append(Text(f"  {refusal['source']} → {refusal['destination']} {refusal['service']} is denied: {why}"))
         return Group(*lines)

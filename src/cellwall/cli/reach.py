@@ -28,7 +28,7 @@ from cellwall.cli.ground import (
     ruling_shape,
 )
 from cellwall.cli.help import SEE, examples
-from cellwall.cli.output import Format, Output, hint, show, table, working
+from cellwall.cli.output import Format, Output, counted, hint, show, table, working
 from cellwall.cli.where import Socket
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def reach(
 ) -> None:
     """Say what FROM reaches, or which of FROM reach TO: at once, and by way of workloads that it takes on the way.
 
-    Each hop has a path with the rules that let it pass; --port narrows every hop. The blast radius is the share of
+    Each hop has a path with the rules that let it pass; --port narrows every hop. With --without all of it is said as
+    if those rules were not there, and then what they make the difference for. The blast radius is the share of
     workloads that are taken in the end. --cut chooses rules one by one without which the fewest are taken; with TO,
     as few as possible without which nothing gets there. Exit code 1 when nothing is reached."""
     from cellwall.analysis import Assume, read_ends, read_services
@@ -83,7 +84,8 @@ def reach(
         answer = _Answer(rules, known, Assume(assume.value), start, goal, ports, far).answer(gone, cut)
     show(answer, output, lambda: draw(answer))
     if answer["unenforced"]:
-        hint(f"{answer['unenforced']} workloads are not in mode enforce; --assume enforce shows the policy alone")
+        lax = "1 workload is" if answer["unenforced"] == 1 else f"{answer['unenforced']} workloads are"
+        hint(f"{lax} not in mode enforce; --assume enforce shows the policy alone")
     if not answer["landings"]:
         raise Stop(Exit.NO)
 
@@ -96,11 +98,10 @@ class _Answer:
 
     def answer(self, without: frozenset[str], cut: int) -> dict[str, Any]:
         """Walk, and put what is found in the form of an answer."""
-        ways, spread = self._walked(frozenset())
+        ways, spread = self._walked(without)
         found = self._shape(ways, spread)
         if without:
             found["without"] = self._without(without, spread)
-            ways, spread = self._walked(without)
         if cut:
             found["cut"] = self._cut(ways, cut)
         return found
@@ -129,7 +130,9 @@ class _Answer:
             "hops": self._hops,
             "assume": self._assume.value,
             "unenforced": len(lax) if self._assume is Assume.MODES else 0,
+            "nobody": [one.text for one in (self._start, self._goal) if one is not None and not ways.held(one)],
             "start": list(spread.start),
+            "begun": spread.begun,
             "workloads": spread.workloads,
             "reached": list(spread.reached),
             "blast_radius": round(spread.blast_radius, 4) if self._goal is None else None,
@@ -139,21 +142,23 @@ class _Answer:
                     "ends": list(one.ends),
                     "words": words(one.ends),
                     "ports": services_in_words(one.ports, self._policy),
+                    "by": services_in_words(one.by.ports, self._policy),
                     "path": [hop_shape(hop) for hop in spread.path(one.ends[0])],
                 }
                 for one in spread.landings
             ],
         }
 
-    def _without(self, without: frozenset[str], before: Spread) -> dict[str, Any]:
-        _, after = self._walked(without)
+    def _without(self, without: frozenset[str], after: Spread) -> dict[str, Any]:
+        """Say what was reached with the rules that are left out, and what is no more."""
+        _, before = self._walked(frozenset())
         shown = {end for one in after.landings for end in one.ends}
         lost = sorted({end for one in before.landings for end in one.ends} - shown)
         hops = {end: one.hop for one in after.landings for end in one.ends}
         return {
             "rules": sorted(without),
-            "reached": list(after.reached),
-            "blast_radius": round(after.blast_radius, 4) if self._goal is None else None,
+            "before": list(before.reached),
+            "blast_radius_before": round(before.blast_radius, 4) if self._goal is None else None,
             "no_longer": lost,
             "farther": sorted(
                 end for one in before.landings for end in one.ends if end in hops and hops[end] > one.hop
@@ -182,8 +187,13 @@ def draw(answer: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_tree(f"{title}{on}", answer["landings"], backwards=to is not None)]
     if not answer["landings"]:
         parts = [Text(f"{title}{on}: nothing is reached" if to is None else f"{title}{on}: no one reaches it")]
+    parts += [Text(f"`{one}` is no one here: no workload and no address is meant") for one in answer["nobody"]]
     count, everyone = len(answer["reached"]), answer["workloads"]
-    if to is None:
+    if everyone and answer["begun"] == everyone and to is None:
+        parts.append(
+            Text(f"{answer['from']} holds all {everyone} workloads already; ask for an address or fewer of them")
+        )
+    elif to is None:
         share = f"{answer['blast_radius']:.1%}"
         parts.append(Text(f"blast radius: {count} of {everyone} workloads are reached, {share} taken with the start"))
     by_rules = {_rules(one["path"]): one for one in reversed(answer["landings"]) if len(one["path"]) > 1}
@@ -209,7 +219,9 @@ def _tree(title: str, landings: Iterable[dict[str, Any]], *, backwards: bool) ->
             shown = one["path"][0] if backwards else one["path"][-1]
             far = shown["destination"] if backwards else shown["source"]
             arrow = f"→ {far}" if backwards else f"← {far}"
-            branch.add(Text.assemble(one["words"], (f"  {arrow} ", "dim"), f"{_short(one['ports'])}: {because(shown)}"))
+            more = f"; in all {_short(one['ports'])}" if one["ports"] != one["by"] else ""
+            why = f"{_short(one['by'])}: {because(shown)}{more}"
+            branch.add(Text.assemble(one["words"], (f"  {arrow} ", "dim"), why))
         if len(some) > MOST_SHOWN:
             branch.add(Text(f"and {len(some) - MOST_SHOWN} more; see all with -o json", style="dim"))
     return tree
@@ -226,10 +238,12 @@ def _short(ports: str) -> str:
 def _changed(answer: dict[str, Any]) -> Iterator[RenderableType]:
     if told := answer.get("without"):
         rules = ", ".join(f"`{name}`" for name in told["rules"])
-        share = "" if told["blast_radius"] is None else f", {told['blast_radius']:.1%} taken with the start"
+        before, after = told["blast_radius_before"], answer["blast_radius"]
+        share = "" if before is None else f" ({before:.1%} → {after:.1%} taken)"
         lost = f"; no longer {_listed(told['no_longer'])}" if told["no_longer"] else "; that changes nothing"
         farther = f"; farther away {_listed(told['farther'])}" if told["farther"] else ""
-        yield Text(f"without {rules}: {len(told['reached'])} workloads{share}{lost}{farther}")
+        counts = f"{len(told['before'])} → {counted(len(answer['reached']), 'workload')}"
+        yield Text(f"without {rules}: {counts}{share}{lost}{farther}")
     told = answer.get("cut")
     if told is None:
         return

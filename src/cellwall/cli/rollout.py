@@ -10,16 +10,18 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.exits import UNAVAILABLE, Exit, Stop
 from cellwall.cli.fleet import Yes
+from cellwall.cli.flows import moment
 from cellwall.cli.help import POLICY, examples
 from cellwall.cli.output import Format, Output, hint, live, show, table, working
 from cellwall.cli.where import Socket, controller
-from cellwall.clients import Api
+from cellwall.clients import Api, ApiRefused, Unreachable
 
 Note = Annotated[str, typer.Option(help="why, for those who come after", metavar="TEXT")]
-_LOOK_EVERY_S = 0.3
+_LOOK_EVERY_S, _ASK_AGAIN_S = 0.3, 1.0
 _HAS_IT = ("enforced", "relaxed")
+_BECAME = {"failed": "failed, and was taken back", "superseded": "was overtaken"}
 _SETTLED = ("failed", "halted", "rejected", "superseded")
 MOST_POINTS = 40
 
@@ -47,15 +49,31 @@ def status(
 ) -> None:
     """Say how every point stands to the revision in force, wave by wave.
 
-    Exit code 1 when some points do not have it, 4 when it failed or is halted."""
+    Exit code 1 when some points do not have it, 4 when it failed or is halted, or was taken back meanwhile."""
     api = controller(socket)
+    first: list[int] = []
     if watch and output is Format.TABLE:
         with live() as draw:
-            state = settle(api, None, float("inf"), everywhere=True, seen=lambda now: draw(draw_rollout(now)))
+
+            def seen(now: dict[str, Any]) -> None:
+                first.append(now["revision"])
+                draw(draw_rollout(now))
+
+            state = settle(api, None, float("inf"), everywhere=True, seen=seen)
     else:
         with working("waiting"):
-            state = settle(api, None, wait, everywhere=True)
+            state = settle(api, None, wait, everywhere=True, seen=lambda now: first.append(now["revision"]))
         show(state, output, lambda: draw_rollout(state))
+    if first[0] != state["revision"]:
+        # Whoever watched it wants to know what became of it, and not of its successor alone.
+        became = api.get("policy", "revisions", str(first[0]))
+        told = f"revision {first[0]} {_BECAME.get(became['state'], 'is ' + became['state'])}"
+        told += f": {became['reason']}" if became["reason"] else ""
+        if became["state"] == "failed":
+            raise Stop(Exit.REFUSED, told)
+        hint(told)
+    if state["state"] == "halted":
+        hint("`cellwall rollout resume --yes` goes on with it, `cellwall revert --yes` goes back")
     if state["state"] in ("failed", "halted"):
         raise Stop(Exit.REFUSED)
     if state["state"] != "good" or any(one["state"] not in _HAS_IT for one in state["items"]):
@@ -72,15 +90,17 @@ def settle(
 ) -> dict[str, Any]:
     """Wait until a revision (the one in force, where None) is good, failed or halted, and give how it is.
 
-    A revision stays good while a point that came back still has to get it: `everywhere` waits for those too."""
+    A revision stays good while a point that came back still has to get it: `everywhere` waits for those too. While the
+    controller cannot answer, this goes on asking: a rollout goes on without whoever looks at it."""
     deadline = time.monotonic() + wait_s
     while True:
-        state = api.get("policy", "rollout")
+        state = _asked(api, deadline)
         wanted = state["revision"] if revision is None else revision
         if state["revision"] != wanted:
             # Another is in force: what became of ours stands in the list of revisions.
             one = api.get("policy", "revisions", str(wanted))
-            return {**state, "state": one["state"], "reason": one["reason"]}
+            ours = ("revision", "state", "reason", "author", "note", "reverts_to")
+            return {**state, **{key: one[key] for key in ours}}
         if seen is not None:
             seen(state)
         pending = everywhere and any(one["state"] == "pending" for one in state["items"])
@@ -88,6 +108,17 @@ def settle(
         if settled or time.monotonic() >= deadline:
             return state
         time.sleep(_LOOK_EVERY_S)
+
+
+def _asked(api: Api, deadline: float) -> dict[str, Any]:
+    while True:
+        try:
+            return api.get("policy", "rollout")
+        except (Unreachable, ApiRefused) as error:
+            gone = isinstance(error, Unreachable) or error.status == UNAVAILABLE
+            if not gone or time.monotonic() + _ASK_AGAIN_S > deadline:
+                raise
+        time.sleep(_ASK_AGAIN_S)
 
 
 def draw_rollout(state: dict[str, Any]) -> RenderableType:
@@ -99,8 +130,14 @@ def draw_rollout(state: dict[str, Any]) -> RenderableType:
     ]
     head = f"revision {state['revision']} is {state['state']}" + (f": {state['reason']}" if state["reason"] else "")
     parts: list[RenderableType] = [Text(head)]
+    back = f", back to revision {state['reverts_to']}" if state["reverts_to"] is not None else ""
+    if state["author"]:
+        parts.append(Text(f"by {state['author']}{back}" + (f": {state['note']}" if state["note"] else "")))
     if len(state["waves"]) > 1:
         parts.append(_waves(state["waves"]))
+    if state["state"] == "rolling" and state["well_since"] is not None and not state["waves"][-1]["open"]:
+        then = moment(state["well_since"] + state["settle_s"])
+        parts.append(Text(f"well since {moment(state['well_since'])}; the next wave begins at {then} at the earliest"))
     troubles = [f"denied, and nobody foresaw it: {one}" for one in state["unexpected_denials"][:5]]
     parts += [Text(one, style="red") for one in (*troubles, *(f"the check {one}" for one in state["failing_checks"]))]
     parts.append(table(["point", "state", "holds#", "connected", "why"], rows, "no points"))

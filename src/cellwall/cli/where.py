@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.output import missing
 from cellwall.clients import Api, Server
 
 SYSTEM_SOCKET = Path("/run/cellwall/controller.sock")
@@ -28,9 +29,9 @@ Socket = Annotated[
 def controller(socket: Path | None) -> Api:
     """Give the controller at `socket`, else the one of `CELLWALL_SERVER` or `cellwall login`, else one found here."""
     if socket is not None:
-        return Api(socket)
+        return Api(socket, told=missing)
     server = named_server() or signed_in()
-    return Api(server if server is not None else _found())
+    return Api(server if server is not None else _found(), told=missing)
 
 
 def named_server() -> Server | None:

@@ -16,11 +16,12 @@ from rich.text import Text
 from cellwall.cli.documents import policy_of, read_documents, read_fleet
 from cellwall.cli.exits import Exit, Stop
 from cellwall.cli.flows import moment
+from cellwall.cli.ground import or_files
 from cellwall.cli.help import SEE, examples
 from cellwall.cli.output import Format, Output, show, verdict, working
-from cellwall.cli.where import Socket, controller
+from cellwall.cli.where import Socket
 from cellwall.inventory import Fleet, Workload
-from cellwall.policy import NOBODY, Endpoint, Flow, Identity, Policy, Verdict, endpoint
+from cellwall.policy import NOBODY, Endpoint, Flow, Identity, Policy, Verdict, decide, endpoint, suggestion
 from cellwall.traffic import AddressError, PortSet, ServiceError, parse_address, parse_ports, port_name
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # A service of the policy in force, which the controller knows; a protocol alone is no port to ask about.
 _NAME = re.compile(r"(?!(?:tcp|udp|sctp|dccp|udplite|icmp|icmpv6|any)$)[a-z][a-z0-9-]*")
+
+LONGEST = 60
 
 
 def add(app: typer.Typer) -> None:
@@ -79,12 +82,15 @@ def why(
     if policy:
         if at is not None or revision is not None:
             raise Stop(Exit.USAGE, "--at and --revision are of the controller's past, and do not go with --policy")
-        service, who = read_service(port), Identity(user, unit)
+        rules, who = policy_of(read_documents(policy)), Identity(user, unit)
+        service = read_service(port, rules)
         known = _relabelled(_fleet(fleet), {source: source_label or [], destination: destination_label or []})
-        answer = explain(policy_of(read_documents(policy)), known, source, destination, service, time.time(), who)
+        answer = explain(rules, known, source, destination, service, time.time(), who)
     else:
+        if fleet is not None:
+            raise Stop(Exit.USAGE, "--fleet goes with --policy; the controller has a fleet of its own")
         with working("asking both ends"):
-            answer = controller(socket).get(
+            answer = or_files(socket).get(
                 "why",
                 source=source,
                 destination=destination,
@@ -101,15 +107,25 @@ def why(
         raise Stop(Exit.NO)
 
 
-def read_service(text: str) -> str:
-    """Read the port of a question: one point, `5432` being TCP's. Raises `Stop`."""
+def read_service(text: str, policy: Policy | None = None) -> str:
+    """Read the port of a question: one point, `5432` being TCP's, or a service of `policy`. Raises `Stop`."""
+    services = {service.name: service.ports for service in policy.services} if policy else dict[str, PortSet]()
+    if text in services:
+        return port_name(_point(_one(text, services[text])))
     try:
         ports = parse_ports(f"tcp/{text}" if text.isdecimal() else text)
     except ServiceError as error:
+        if policy is not None and _NAME.fullmatch(text):
+            raise Stop(Exit.USAGE, f"unknown service `{text}`{suggestion(text, tuple(services))}") from None
         raise Stop(Exit.USAGE, str(error)) from None
+    return port_name(_point(_one(text, ports)))
+
+
+def _one(text: str, ports: PortSet) -> PortSet:
     if ports.size() != 1:
-        raise Stop(Exit.USAGE, f"`{text}` is {ports.size()} ports; ask for one, such as `tcp/443` or `icmp/8/0`")
-    return port_name(_point(ports))
+        told = f" ({ports})" if len(str(ports)) <= LONGEST else ""
+        raise Stop(Exit.USAGE, f"`{text}` is {ports.size()} ports{told}; ask for one, such as `tcp/443` or `icmp/8/0`")
+    return ports
 
 
 def _point(ports: PortSet) -> int:
@@ -159,6 +175,12 @@ def explain(
         raise Stop(Exit.USAGE, f"`{source}` and `{destination}` share no IP version")
     found = explained(policy, known, Flow(*pairs[0], at >> 16, at & 0xFFFF), now)
     rules = {note.id: note for note in found.matching}
+    # A rule about a network may tell the addresses of one workload apart.
+    otherwise = [
+        {"source": str(one.address), "destination": str(other.address), "outcome": told.outcome.value}
+        for one, other in pairs[1:]
+        if (told := decide(policy, known, Flow(one, other, at >> 16, at & 0xFFFF), now)).outcome is not found.outcome
+    ]
     return {
         "source": _end(pairs[0][0]),
         "destination": _end(pairs[0][1]),
@@ -168,6 +190,7 @@ def explain(
         "egress": _verdict(found.egress.verdict, rules),
         "ingress": _verdict(found.ingress.verdict, rules),
         "advice": list(found.advice),
+        "otherwise": otherwise,
     }
 
 
@@ -209,7 +232,8 @@ def _ends(fleet: Fleet, name: str, who: Identity = NOBODY) -> list[Endpoint]:
     try:
         return [endpoint(fleet, parse_address(name), who)]
     except AddressError:
-        raise Stop(Exit.USAGE, f"there is no workload `{name}`, and it is not an address") from None
+        near = suggestion(name, tuple(fleet.by_name))
+        raise Stop(Exit.USAGE, f"there is no workload `{name}`, and it is not an address{near}") from None
 
 
 def draw(answer: dict[str, Any]) -> RenderableType:
@@ -220,6 +244,8 @@ def draw(answer: dict[str, Any]) -> RenderableType:
     parts += [Text(line) for line in _asked(answer)]
     for side, end in (("egress", source), ("ingress", destination)):
         parts += _part(side, end, answer)
+    for one in answer.get("otherwise", ()):
+        parts.append(Text(f"  but      {one['source']} → {one['destination']}: {one['outcome']}"))
     seen = answer.get("seen")
     if seen:
         parts.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -55,9 +55,12 @@ class Server:
 class Api:
     """Requests to one controller. Each opens a connection of its own, so that nothing has to be closed."""
 
-    def __init__(self, path: Path | Server, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, path: Path | Server, timeout_s: float = 60.0, told: Callable[[str, str], None] | None = None
+    ) -> None:
+        """`told` is called with the name of each controller that did not contribute to an answer, and why."""
         self.path = path
-        self._timeout_s = timeout_s
+        self._timeout_s, self._told = timeout_s, told
 
     def get(self, *parts: str, **query: Query) -> Any:
         """Ask for the resource that `parts` name below `/api/v1`. Raises `Unreachable` or `ApiRefused`."""
@@ -111,12 +114,19 @@ class Api:
             raise Unreachable(f"cannot reach the controller at `{self.path}`: {(why or str(error)).lower()}") from None
         finally:
             connection.close()
-        answer = _read(content)
+        answer: Any = _read(content)
         if status >= 400:
             raise ApiRefused(status, cast("dict[str, Any]", answer) if isinstance(answer, dict) else {})
         if status >= 300 or (content and answer is None):
             raise Unreachable(f"what listens at `{self.path}` is not a controller: it answered {status}")
+        if self._told is not None:
+            for one in _missing(answer):
+                self._told(one["name"], one["why"])
         return answer
+
+
+def _missing(answer: Any) -> list[dict[str, str]]:
+    return cast("dict[str, Any]", answer).get("missing_controllers", []) if isinstance(answer, dict) else []
 
 
 def _connection(where: Path | Server, timeout_s: float) -> HTTPConnection:

@@ -17,7 +17,7 @@ from operator import attrgetter, is_not
 from pyroaring import BitMap
 
 from cellwall.compile.carried import Carried
-from cellwall.compile.faces import NO_CLASS, FaceMaker, Faces, Near
+from cellwall.compile.faces import MOST_ENTRIES, NO_CLASS, FaceMaker, Faces, Near
 from cellwall.compile.local import CanaryBook, lifeline_cards, misfits_at
 from cellwall.compile.orders import OrderBook
 from cellwall.compile.rulebook import RuleBook, asks_identity, in_force, is_doubtful, rule_numbers, rules_in_force
@@ -25,9 +25,6 @@ from cellwall.compile.ruleset import EVERYONE, ClassCard, Face, Members, Misfit,
 from cellwall.inventory import Fleet, InventoryError, Listener, Workload
 from cellwall.policy import Order, Policy, Rule
 from cellwall.traffic import Address
-
-MOST_USED = 8192
-"""For how many sets of own classes what their entries speak of is kept."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +90,16 @@ class Compiler:
         self._lifelines = lifeline_cards(fleet.controllers)
         self._canaries = CanaryBook(policy.tests)
         self._used: dict[frozenset[int], _Used] = {}
-        self._carried: dict[tuple[int, ...], Carried] = {}
+        self._carried: dict[tuple[int, ...], tuple[int, Carried]] = {}
+        self._used_turn = self._used_kept = 0
         self._batch = _Batch()
         self._cut_anew()
+        # Nothing was made yet that could be stale.
+        self.cut.noting = False
         for workload in fleet.workloads:
             self.put(workload)
-        # Nothing was made yet that could be stale.
         self.cut.take_moves()
+        self.cut.noting = True
         self._batch = _Batch()
 
     # --- asked ---
@@ -144,11 +144,8 @@ class Compiler:
         if change.everyone or reached.everywhere:
             return {name for name, workload in self.workloads.items() if workload.agent}
         found = {name for name in change.workloads if name in self.workloads and self.workloads[name].agent}
-        for slot in reached.slots:
-            one = self.cut.slots[slot]
-            if one is not None:
-                found.update(workload.name for workload in one.members.values() if workload.agent)
-        return found
+        slots = self.cut.slots
+        return found.union(*[one.agents for slot in reached.slots if (one := slots[slot]) is not None])
 
     @property
     def classes(self) -> int:
@@ -161,13 +158,19 @@ class Compiler:
         """Let a workload come, or be otherwise than before: by its labels, its addresses, its agent."""
         before = self.workloads.get(workload.name)
         self.workloads[workload.name] = workload
-        self._batch.workloads |= self._canaries.swapped(before, workload, self.workloads)
+        if self._canaries:
+            self._batch.workloads |= self._canaries.swapped(before, workload, self.workloads)
         if before is not None:
             for address in before.addresses:
                 if address not in workload.addresses:
                     self._release(address.packed, before)
         for address in workload.addresses:
-            self._claim(address.packed, workload)
+            packed = address.packed
+            if packed in self._owners or packed in self._rivals:
+                self._claim(packed, workload)
+            else:
+                self._owners[packed] = workload
+                self.cut.put(packed, workload)
         self._batch.workloads.add(workload.name)
 
     def drop(self, name: str) -> None:
@@ -264,8 +267,7 @@ class Compiler:
             stale.slots.add(slot)
         self._faces.forget(stale)
         if stale.everywhere:
-            self._used.clear()
-            self._carried.clear()
+            self._forget_used()
         # Who is in another class has that one's entries, whether or not they are new.
         movers = {owner.name for packed in moves.addresses if (owner := self._owners.get(packed)) is not None}
         return Difference(moves.addresses, stale, frozenset(batch.workloads | movers), batch.everyone)
@@ -288,12 +290,14 @@ class Compiler:
         before = {packed: one.number for packed, one in self.cut.places.items()} if self._owners else {}
         self.cut = self._book.cut(self._owners)
         self._faces = FaceMaker(self.cut, self._book, self._numbers)
+        self._forget_used()
         self._batch.stale = Near(BitMap(), everywhere=True)
         moved = self.cut.moves.addresses
         for packed, was in before.items():
             self.cut.moves.addresses.pop(packed, None)
             if was != (number := self.cut.places[packed].number):
                 moved[packed] = was, number
+        self.cut.noting = True
 
     # --- who has which address ---
 
@@ -337,23 +341,32 @@ class Compiler:
             peers = BitMap.union(*(one.peers for one in made))
             rules = frozenset[str]().union(*(one.rules for one in made))
             classes = [one for number in peers if (one := self.cut.numbered(number)) is not None]
-            if len(self._used) >= MOST_USED:
-                self._used.clear()
-                self._carried.clear()
+            # INVARIANT: nothing here outlives the faces that it is of, so that their bound is one of memory.
+            if self._used_turn != self._faces.turn or self._used_kept > MOST_ENTRIES:
+                self._forget_used()
+            self._used_kept += 1 + len(classes)
             found = self._used[own] = _Used(
                 made=made,
                 rules=tuple(sorted(self._card(self._book.rules[rule_id]) for rule_id in rules)),
                 classes=tuple([one.card for one in classes]),
                 networks=tuple([span for span in self.cut.spans if span.peer in peers]),
-                peers=tuple(peers),
+                peers=tuple([one.number for one in classes]),
             )
         return found
 
+    def _forget_used(self) -> None:
+        self._used.clear()
+        self._carried.clear()
+        self._used_turn, self._used_kept = self._faces.turn, 0
+
     def _members(self, peers: tuple[int, ...]) -> Carried:
-        parts = tuple([one.part for number in peers if (one := self.cut.numbered(number)) is not None and one.members])
-        found = self._carried.get(peers)
-        if found is None or len(found.parts) != len(parts) or any(map(is_not, found.parts, parts)):
-            found = self._carried[peers] = Carried(parts)
+        turn, found = self._carried.get(peers, (-1, None))
+        if found is None or turn != self.cut.turn:
+            there = [one for number in peers if (one := self.cut.numbered(number)) is not None and one.members]
+            parts = tuple([one.part for one in there])
+            if found is None or len(found.parts) != len(parts) or any(map(is_not, found.parts, parts)):
+                found = Carried(parts)
+            self._carried[peers] = self.cut.turn, found
         return found
 
     def _card(self, rule: Rule) -> RuleCard:

@@ -54,6 +54,7 @@ class Class:
     gone: bool = False
     members: dict[bytes, Workload] = field(default_factory=dict[bytes, Workload])
     frozen: Part | None = None
+    named: tuple[str, ...] | None = None
     carded: ClassCard | None = None
 
     @property
@@ -86,6 +87,13 @@ class Class:
         if self.carded is None or self.carded.number != self.number:
             self.carded = ClassCard(self.number, self.title)
         return self.carded
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """The names of its members that have a point of their own, once for each of their addresses here."""
+        if self.named is None:
+            self.named = tuple([one.name for one in self.members.values() if one.agent])
+        return self.named
 
     @property
     def part(self) -> Part:
@@ -148,6 +156,10 @@ class Cut:
         self._displaced: dict[int, Class] = {}
         self.places: dict[bytes, Class] = {}
         self.moves = Moves()
+        self.noting = False
+        """Whether it is noted which addresses move; who cuts a whole fleet need not know."""
+        self.turn = 0
+        """Another number whenever the members of some class, or its number, are others."""
         self._spans: list[tuple[NetworkSpan, Class]] = []
         self._starts: dict[int, list[int]] = {4: [], 6: []}
         self._ends: dict[int, list[tuple[int, frozenset[str]]]] = {4: [], 6: []}
@@ -220,6 +232,7 @@ class Cut:
             old = self._kin_of[held.labels]
             if old is kin:
                 before.members[packed] = kin.addresses[packed] = workload
+                before.named = None
                 self._count(kin, held.labels, -1)
                 self._count(kin, workload.labels, 1)
                 return
@@ -237,7 +250,8 @@ class Cut:
     def _leave(self, packed: bytes, one: Class, kin: _Kin) -> None:
         self._count(kin, one.members[packed].labels, -1)
         del one.members[packed], kin.addresses[packed]
-        one.frozen = None
+        one.frozen = one.named = None
+        self.turn += 1
         if not one.members:
             kin.classes.pop(one.networks, None)
             self._leave_class(one)
@@ -246,15 +260,19 @@ class Cut:
             self._index.drop(kin.values)
 
     def _join(self, packed: bytes, workload: Workload, kin: _Kin, before: Class | None) -> None:
-        networks = self.networks_of(4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))
+        networks = NO_NETWORKS
+        if self._spans:
+            networks = self.networks_of(4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))
         one = kin.classes.get(networks)
         # Workloads of other values may have been in it too, and have left last.
         if one is None or one.gone:
             one = kin.classes[networks] = self._class(kin.matches, kin.shared, networks)
         one.members[packed] = workload
-        one.frozen = None
+        one.frozen = one.named = None
+        self.turn += 1
         self.places[packed] = one
-        self.moves.moved(packed, EVERYONE if before is None else before.number, one.number)
+        if self.noting:
+            self.moves.moved(packed, EVERYONE if before is None else before.number, one.number)
 
     def _find_kin(self, labels: Labels) -> _Kin:
         values = self._index.values(labels)
@@ -267,7 +285,9 @@ class Cut:
     def _count(self, kin: _Kin, labels: Labels, step: int) -> None:
         count = kin.labels.get(labels, 0) + step
         if count:
-            kin.labels[labels], self._kin_of[labels] = count, kin
+            kin.labels[labels] = count
+            if count == step:
+                self._kin_of[labels] = kin
         else:
             del kin.labels[labels], self._kin_of[labels]
 
@@ -298,7 +318,7 @@ class Cut:
         for packed, workload in kin.addresses.items():
             before = self.places[packed]
             del before.members[packed]
-            before.frozen = None
+            before.frozen = before.named = None
             self._join(packed, workload, kin, before)
         for one in homes.values():
             if not one.members:
@@ -413,6 +433,7 @@ class Cut:
         for packed in one.members:
             self.moves.moved(packed, one.number, number)
         one.number, one.frozen = number, None
+        self.turn += 1
         self.moves.renumbered[one.slot] = one
 
     def take_moves(self) -> Moves:

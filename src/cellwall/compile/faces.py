@@ -14,10 +14,12 @@ from cellwall.compile.rulebook import RuleBook, far, name_of, near
 from cellwall.compile.ruleset import EVERYONE, Entry, Face
 from cellwall.compile.tiers import Resolved, difference, resolve
 from cellwall.flows import Side
-from cellwall.policy import NOBODY, Identity, Rule, Who
+from cellwall.policy import NOBODY, Action, Identity, Rule, Who
 
 MOST_ENTRIES = 2_000_000
-"""Of faces that are kept, some 150 bytes each; beyond, they are made again when they are asked for."""
+"""Of faces that are kept, some 80 bytes each; beyond, they are made again when they are asked for."""
+Numbered = tuple[int, int, Action, tuple[int, ...]]
+"""An entry without its peer: first and last point, action, numbers of rules."""
 NO_CLASS = -1
 """In place of the slot of a class: the addresses of which rules can tell nothing."""
 
@@ -49,6 +51,8 @@ class FaceMaker:
         self.cut, self.book, self.numbers = cut, book, numbers
         self._made: dict[int, Faces] = {}
         self._entries_kept = 0
+        self.turn = 0
+        """How often all faces were let go for want of room: who holds some lets go too."""
         self._resolved: dict[tuple[str, ...], tuple[Resolved, ...]] = {}
         self._near_of: dict[Side, dict[str, Near]] = {side: {} for side in Side}
         self._near_to: dict[Class, Near] = {}
@@ -63,6 +67,7 @@ class FaceMaker:
             if self._entries_kept > MOST_ENTRIES:
                 self._made.clear()
                 self._entries_kept = 0
+                self.turn += 1
             self._made[slot] = found
         return found
 
@@ -140,8 +145,8 @@ class FaceMaker:
         ]
         by_number = {self.numbers[rule.id]: rule.id for rule in (*egress, *self.book.near(one, Side.INGRESS))}
         entries = [entry for face in faces for entry in (*face.ingress, *face.egress)]
-        rules = frozenset(by_number[number] for entry in entries for number in entry.rules)
-        peers = BitMap({entry.peer for entry in entries} - {EVERYONE})
+        rules = frozenset(by_number[number] for some in set(map(attrgetter("rules"), entries)) for number in some)
+        peers = BitMap(set(map(attrgetter("peer"), entries)) - {EVERYONE})
         return Faces(tuple(faces), rules, peers)
 
     def _entries(self, one: Class | None, rules: Iterable[Rule], side: Side, persona: Identity) -> tuple[Entry, ...]:
@@ -164,22 +169,22 @@ class FaceMaker:
             for slot in peers:
                 by_slot[slot].append(rule.id)
         common = self._resolve(tuple(everyone))
-        found = [self._entry(EVERYONE, part) for part in common]
-        parts: dict[tuple[str, ...], tuple[Resolved, ...]] = {}
-        for slot, ids in by_slot.items():
+        found = [Entry(EVERYONE, *part) for part in self._numbered(common)]
+        parts: dict[tuple[str, ...], list[Numbered]] = {}
+        # In order of peer, and of a peer's points: `EVERYONE` is the least number.
+        for number, ids in sorted([(self.cut.at(slot).number, ids) for slot, ids in by_slot.items()]):
             key = tuple(ids)
             differing = parts.get(key)
             if differing is None:
                 whole = self._resolve(tuple(sorted((*everyone, *ids))))
-                differing = parts[key] = difference(whole, common)
-            if differing:
-                number = self.cut.at(slot).number
-                found.extend([self._entry(number, part) for part in differing])
-        return tuple(sorted(found, key=attrgetter("peer", "first")))
+                differing = parts[key] = self._numbered(difference(whole, common))
+            found.extend([Entry(number, *part) for part in differing])
+        return tuple(found)
 
-    def _entry(self, peer: int, part: Resolved) -> Entry:
+    def _numbered(self, parts: Iterable[Resolved]) -> list[Numbered]:
+        """Give parts with the numbers of their rules, of which the entries of all peers share one tuple."""
         numbers = self.numbers
-        return Entry(peer, part.first, part.last, part.action, tuple([numbers[rule] for rule in part.rules]))
+        return [(part.first, part.last, part.action, tuple([numbers[rule] for rule in part.rules])) for part in parts]
 
     def _resolve(self, ids: tuple[str, ...]) -> tuple[Resolved, ...]:
         found = self._resolved.get(ids)

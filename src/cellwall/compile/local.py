@@ -32,6 +32,9 @@ class CanaryBook:
                 self._tests.append((test, port))
         self._targets: dict[str, list[tuple[str, Address]]] | None = None
 
+    def __bool__(self) -> bool:
+        return bool(self._tests)
+
     def at(self, workload: Workload, fleet: Mapping[str, Workload]) -> tuple[Canary, ...]:
         """Give the canaries of one point."""
         found: list[Canary] = []

@@ -34,9 +34,12 @@ class OrderBook:
             card = OrderCard(FIRST_ORDER + number, order.id, order.kind, ways, spans, (), order.expires)
             self._cards.append((order, card))
         self._exempt = {order.id: _by_address(order.exempt) for order in given if order.exempt}
+        self._shared: dict[tuple[int, ...], tuple[OrderCard, ...]] = {}
 
     def at(self, workload: Workload) -> tuple[OrderCard, ...]:
-        """Give the orders that the point of `workload` is to enforce: those of whose flows it may be an end."""
+        """Give the orders that the point of `workload` is to enforce: those of whose flows it may be an end.
+
+        Where nobody is exempt, points with the same orders are given the same object: it is written once for all."""
         found: list[OrderCard] = []
         for order, card in self._cards:
             if not any(self._is(party, workload) for way in order.ways for party in way):
@@ -46,11 +49,11 @@ class OrderBook:
                 mine = {pair for address in workload.addresses for pair in pairs.get(address, ())}
                 card = replace(card, exempt=tuple(sorted((one.packed, other.packed) for one, other in mine)))
             found.append(card)
-        return tuple(found)
+        return self._shared.setdefault(tuple(map(id, found)), tuple(found)) if not self._exempt else tuple(found)
 
     def _is(self, party: Party, workload: Workload) -> bool:
         # An address that another workload owns is not this one's, but its packets may be: by all it may have.
-        return any(party.has(address, workload.name, workload.labels) for address in workload.addresses) or party.anyone
+        return party.anyone or any(party.has(address, workload.name, workload.labels) for address in workload.addresses)
 
     def _way(self, one: Party, other: Party) -> Way | None:
         sources, destinations = self._spans(one), self._spans(other)

@@ -30,18 +30,21 @@ from cellwall.controller.core import (
     offer_again,
     parted,
     received,
-    show,
+    undecided,
 )
 from cellwall.controller.errors import Conflict, ControllerError, NotFound, StateError
 from cellwall.controller.ground import Ground, Overlay, make_fleet, read_policy
 from cellwall.controller.options import ControllerOptions
 from cellwall.controller.orders import Orders
+from cellwall.controller.plan import refusal
 from cellwall.controller.restored import Hold, knows_more
 from cellwall.controller.rollout import EVERYWHERE, MOVING, Log, Rollouts
+from cellwall.controller.rows import Rows
 from cellwall.controller.said import denial_rows, read_packed
 from cellwall.controller.store.cluster import ClusterStore, Peer
 from cellwall.controller.store.orders import OrderStore
 from cellwall.controller.store.rollouts import RolloutStore
+from cellwall.controller.store.rooms import RoomStore
 from cellwall.controller.store.state import LabelRow, LabelSource, Revision, RevisionState, StateStore, WorkloadRow
 from cellwall.controller.testing import StandingTests
 from cellwall.controller.trust.ca import Authority
@@ -68,6 +71,7 @@ from cellwall.wire import (
     agree,
 )
 
+ORDINARY = frozenset({PointState.PROVISIONAL, PointState.ENFORCED})
 HAVE_IT = frozenset({Shown.ENFORCED, Shown.RELAXED})
 
 MOST_LATE = 100_000
@@ -95,6 +99,7 @@ class Control:
     hold: Hold = field(init=False)
     enrolment: Enrolment = field(init=False)
     _letters: Letters = field(init=False)
+    rooms: RoomStore = field(init=False)
     _unsaved: dict[str, Standing] = field(default_factory=dict[str, Standing])
     _receipts: deque[tuple[str, Receipt, float]] = field(
         default_factory=lambda: deque[tuple[str, Receipt, float]](maxlen=MOST_LATE)
@@ -111,14 +116,16 @@ class Control:
     def __post_init__(self) -> None:
         self.tests = StandingTests(self.store, self.log)
         self.rollouts = Rollouts(self.store, RolloutStore(self.store.database), self.log)
+        self.rooms = RoomStore(self.store.database)
         self.orders = Orders(OrderStore(self.store.database), self.store, self.log)
         cluster, options = ClusterStore(self.store.database), self.options
         me = Peer(options.name, options.advertise, self.controllers, __version__, self.began, self.began)
         self.peers = Peers(cluster, me, self.log)
         self.hold = Hold(cluster, self.store.record, self.log)
         days = self.options.certificate_days
-        self.enrolment = Enrolment(self.store, self.authority, days, self._enrolled)
+        self.enrolment = Enrolment(self.store, self.authority, days, self._enrolled, self._declared)
         self._letters = Letters(self.authority.bundle_key)
+        self._rows = Rows()
 
     @property
     def revision(self) -> Revision:
@@ -134,7 +141,12 @@ class Control:
         # A new machine holds nothing, but must be given higher numbers than any before it.
         before = self.standings.get(name, Standing(name))
         self._keep(replace(Standing(name), issued=before.issued, seen=now))
+        self.hold.forget(name)
         self.stale = True
+
+    def _declared(self, name: str) -> bool:
+        policies = (self.policy, self.rollouts.base_policy)
+        return any(one.name == name for policy in policies for one in policy.workloads)
 
     # --- the channel ---
 
@@ -166,7 +178,8 @@ class Control:
         if knows_more(self.standings.get(name, Standing(name)), hello, self.revision.number):
             # Another controller may have sent it, a moment ago.
             self.peers.catch_up()
-            self.hold.notice(self.standings.get(name, Standing(name)), hello, self.revision.number, now)
+            agents = sum(one.agent for one in self.store.inventory())
+            self.hold.notice(self.standings.get(name, Standing(name)), hello, self.revision.number, now, agents)
 
     def bye(self, name: str, now: float) -> None:
         """Note that an agent's connection is gone."""
@@ -174,17 +187,18 @@ class Control:
         if name in self.standings:
             self._keep(parted(self.standings[name], now))
 
-    def facts(self, name: str, facts: Facts, now: float) -> None:
+    def facts(self, name: str, facts: Facts, now: float, came_from: Address | None = None) -> None:
         """Take what an agent says of its host; the addresses that another workload has are not believed.
 
-        Another's is an address that an operator declared, or that a connected agent had first.
+        Another's is an address that an operator declared, or that a connected agent had first; but an agent whose
+        channel comes from an address that was its own before gets it back.
         """
         row = self.find(name)
         claimed = {read_packed(packed) for packed in facts.addresses}
         addresses = (
             row.addresses
             if claimed == set(row.addresses)
-            else believed(self.store, self.standings, name, claimed, self.log)
+            else believed(self.store, self.standings, name, claimed, self.log, came_from)
         )
         with self.store.transaction():
             self.store.put_facts(name, facts, now)
@@ -202,7 +216,7 @@ class Control:
         """Take a receipt; what is provisional is confirmed, unless its revision has failed meanwhile."""
         self._keep(received(self.standings.get(name, Standing(name)), receipt, now))
         self._receipts.append((name, receipt, now))
-        told = {"level": "debug"} if receipt.state is PointState.ENFORCED else {"reason": receipt.reason}
+        told = {"level": "debug"} if receipt.state in ORDINARY else {"reason": receipt.reason}
         self.log("receipt", workload=name, generation=receipt.generation, state=receipt.state, **told)
         wanted = self.wanted.get(name)
         current = receipt.holding.revision == self.revision.number
@@ -217,7 +231,8 @@ class Control:
         """Give what agents are to be sent at this moment, signed; who needs nothing is left out."""
         if self.hold.held is not None:
             return {}
-        known = [name for name in names if name in self.wanted and name in self.standings]
+        ahead = self.hold.ahead
+        known = [name for name in names if name in self.wanted and name in self.standings and name not in ahead]
         due = any(not holds(self.standings[name], self.wanted[name]) for name in known)
         # In one write where there are others: so the number after the last one is counted from what they wrote, too.
         with self.store.transaction() if due and not self.peers.alone else nullcontext():
@@ -301,6 +316,7 @@ class Control:
         self.enrolment.forget()
         self.standings.pop(name, None)
         self._unsaved.pop(name, None)
+        self.hold.forget(name)
         self.stale = True
 
     def label(
@@ -416,11 +432,18 @@ class Control:
         self.stale = True
 
     def release(
-        self, number: int, policy: Policy, now: float, author: str, *, how: Rollout, planned_on: int | None = None
+        self,
+        revision: Revision,
+        policy: Policy,
+        now: float,
+        author: str,
+        *,
+        how: Rollout,
+        planned_on: int | None = None,
     ) -> None:
         """Let a proposed revision come into force; see `Rollouts.release`."""
         self.hold.check()
-        self.rollouts.release(number, policy, now, author, how=how, planned_on=planned_on)
+        self.rollouts.release(revision, policy, now, author, how=how, planned_on=planned_on)
         self.stale = True
 
     def revert(self, to: int | None, author: str, note: str, now: float) -> Revision:
@@ -441,7 +464,7 @@ class Control:
         else:
             policy = read_policy(documents)
             revision = self.rollouts.propose(documents, author, note, now, confirm_s=0.0, plan={})
-            self.rollouts.release(revision.number, policy, now, author, how=EVERYWHERE)
+            self.rollouts.release(revision, policy, now, author, how=EVERYWHERE)
         self.stale = True
         self.hold.accept(author, now)
         return revision.number
@@ -457,7 +480,7 @@ class Control:
         """Say how every point stands to what it is to hold."""
         # Who is away since before we began may still be on its way back.
         after = self.options.silent_after_s if now - self.began > self.options.silent_after_s else math.inf
-        return {name: show(self.standings[name], wanted, now, after) for name, wanted in sorted(self.wanted.items())}
+        return self._rows.of(self.standings, self.wanted, now, after)
 
     def waves(self, now: float) -> list[dict[str, object]]:
         """Say how far each wave of the rollout is: its name, whether it is open, its points, and how many have it."""
@@ -486,13 +509,24 @@ class Control:
             return False
         if self.rollouts.state(number) not in MOVING:
             return False
+        with_it = (one for name in self._having if (one := self.standings.get(name)) is not None)
+        if self.rollouts.calm and undecided(with_it, number):
+            # Receipts of thousands come one by one: not after each are all points looked at.
+            return False
         rows = self.rollout(now)
-        self.rollouts.judge({name: rows[name] for name in self._having if name in rows}, self.standings, now)
+        having = {name: rows[name] for name in self._having if name in rows}
+        self.rollouts.judge(having, self.standings, now, self._ahead)
         if self.revision.number != number:
             self.stale = True
         elif self.rollouts.course is not course:
             return self._choose()
         return False
+
+    def _ahead(self, wave: int) -> str:
+        """Say why a wave must not be opened: points of it would refuse. Empty where none would."""
+        course, rollouts = self.rollouts.course, self.rollouts
+        joining = opened(course.waves if course else (), wave, self._points) - self._having - rollouts.accepted
+        return refusal({name: self._targets[name] for name in joining}, self.standings, self.rooms.of(self.standings))
 
     def offer_again(self, now: float) -> bool:
         """Let points that took back what is in force elsewhere have it again, where it is time; whether any are.

@@ -10,7 +10,7 @@ there. At most one message is under way per agent: whatever changes meanwhile is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -167,11 +167,11 @@ def want(points: Mapping[str, Point]) -> dict[str, Wanted]:
     return wanted
 
 
-def ordered(wanted: Wanted, orders: tuple[OrderCard, ...]) -> Wanted:
-    """Give what is wanted with these orders in place of those that it has."""
+def ordered(wanted: Wanted, orders: tuple[OrderCard, ...], written: bytes | None = None) -> Wanted:
+    """Give what is wanted with these orders in place of those that it has; `written` is what is written of them."""
     if orders == wanted.ruleset.orders:
         return wanted
-    digest = digest_of(wanted.content, wanted.total, encode_orders(orders))
+    digest = digest_of(wanted.content, wanted.total, encode_orders(orders) if written is None else written)
     return replace(wanted, ruleset=replace(wanted.ruleset, orders=orders), digest=digest)
 
 
@@ -316,12 +316,17 @@ def holds(standing: Standing, wanted: Wanted) -> bool:
     return standing.holding.generation > 0 and standing.holding.digest == wanted.digest
 
 
+def travels_alone(moving: int, members: int) -> bool:
+    """Say whether so many members that come or go, to end with `members`, are sent alone; else everything is."""
+    return moving <= max(1, min(LARGEST_CHANGE, members // 2))
+
+
 def _change(standing: Standing, wanted: Wanted, generation: int) -> Change | None:
     base = standing.base
     if base is None or not _is(standing.holding, base) or base.wanted.content != wanted.content:
         return None
     added, removed = change_between(base.wanted.members, wanted.members)
-    if len(added) + len(removed) > max(1, min(LARGEST_CHANGE, len(wanted.members) // 2)):
+    if not travels_alone(len(added) + len(removed), len(wanted.members)):
         return None
     orders = wanted.ruleset.orders
     changed = None if orders == base.wanted.ruleset.orders else orders
@@ -391,6 +396,16 @@ class Outlook(StrEnum):
     DONE = "done"
     PARTIAL = "partial"
     FAILED = "failed"
+
+
+def undecided(standings: Iterable[Standing], revision: int) -> bool:
+    """Say whether the outlook can only be that it goes on: something is under way, and nobody took `revision` back."""
+    under_way = False
+    for one in standings:
+        if one.state is PointState.REVERTED and one.spurned.revision == revision:
+            return False
+        under_way = under_way or (one.awaiting and one.connected)
+    return under_way
 
 
 def outlook(rows: Mapping[str, Row], standings: Mapping[str, Standing], revision: int) -> tuple[Outlook, str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import attrgetter
 
-from cellwall.compile import compile_fleet
-from cellwall.controller.core import Wanted, want
 from cellwall.inventory import Fleet, Listener, Workload
 from cellwall.policy import DeclaredWorkload, Order, Policy, parse_policy
 from cellwall.traffic import Address
@@ -29,8 +28,13 @@ class Ground:
 
 
 def read_policy(documents: Mapping[str, str]) -> Policy:
-    """Read documents by file name. Raises `PolicyError`."""
-    return parse_policy(sorted(documents.items()))
+    """Read documents by file name. Raises `PolicyError`. What was read lately is not read again."""
+    return _read(tuple(sorted(documents.items())))
+
+
+@lru_cache(maxsize=4)
+def _read(documents: tuple[tuple[str, str], ...]) -> Policy:
+    return parse_policy(documents)
 
 
 Overlay = dict[str, Workload]
@@ -96,13 +100,6 @@ def _overlaid(
     if (labels, addresses) == (held.labels, held.addresses):
         return held
     return replace(held, labels=labels, addresses=addresses)
-
-
-def compile_ground(ground: Ground, now: float) -> dict[str, Wanted]:
-    """Say what every point is to hold at `now`. May take long for a large fleet: it touches nothing but its values.
-
-    The one place where policy and fleet become what is wanted: for what is in force, and for every plan."""
-    return want(compile_fleet(ground.policy, ground.fleet, ground.revision, now, ground.orders).points)
 
 
 def relabel(ground: Ground, changes: Mapping[str, Mapping[str, str | None]]) -> Ground:

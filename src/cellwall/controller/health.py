@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -14,9 +15,11 @@ from cellwall.controller.testing import Report
 from cellwall.flows import Flow, FlowRecord, Outcome
 from cellwall.policy import Check, Identity, decide, endpoint
 from cellwall.policy import Flow as Asked
-from cellwall.traffic import point, port_name
+from cellwall.traffic import canonical, point, port_name
 
 CHECK_S = 3.0
+METADATA = frozenset({ip_address("fd00:ec2::254"), ip_address("100.100.100.200")})
+"""Where clouds tell a machine its secrets, besides 169.254.169.254."""
 MOST_MISSES = 3
 """A check that fails so many times in a row fails the wave."""
 
@@ -76,18 +79,39 @@ def _identity(record: FlowRecord | None) -> Identity:
     return Identity(process.user or None, process.unit or None, process.exe or None)
 
 
+def _connect(place: tuple[str, int], timeout_s: float, *_: object) -> socket.socket:
+    """Connect as `socket.create_connection` does, but to no link-local address: clouds give keys away there.
+
+    What a name leads to is looked at once, and that is connected to. Raises `OSError`."""
+    why = OSError("it leads to no address")
+    for answer in socket.getaddrinfo(*place, type=socket.SOCK_STREAM):
+        found = answer[4]
+        address = canonical(ip_address(str(found[0]).partition("%")[0]))
+        if address.is_link_local or address.is_multicast or address in METADATA:
+            why = OSError(f"{address} is no place of an application")
+            continue
+        try:
+            return socket.create_connection((str(found[0]), int(found[1])), timeout_s)
+        except OSError as error:
+            why = error
+    raise why
+
+
 def try_check(check: Check) -> str:
     """Make an application's check; empty where it passes, else why not. Takes `CHECK_S` seconds for each step at most.
 
     No redirection and no proxy is followed: a check is about the place that it names."""
     try:
         if check.tcp is not None:
-            socket.create_connection(check.tcp, CHECK_S).close()
+            _connect(check.tcp, CHECK_S).close()
             return ""
         url = urlsplit(check.http)
         assert url.hostname is not None
         kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-        connection = kind(url.hostname, url.port, timeout=CHECK_S)
+        # Without a port it would look for one in an IPv6 address.
+        connection = kind(url.hostname, url.port or kind.default_port, timeout=CHECK_S)
+        # It calls what it is given with the place, the patience and where from.
+        connection._create_connection = _connect  # pyright: ignore[reportAttributeAccessIssue]
         try:
             connection.request("GET", (url.path or "/") + (f"?{url.query}" if url.query else ""))
             status = connection.getresponse().status

@@ -20,7 +20,9 @@ from ipaddress import ip_address
 
 from cellwall.clients import EventLog, form_named, level_named
 from cellwall.controller.api.channel import Channel
+from cellwall.controller.api.drafts import Drafts
 from cellwall.controller.api.health import pulse, watch
+from cellwall.controller.api.neighbours import Attendants, Neighbours
 from cellwall.controller.api.rest import Desk, serve_people
 from cellwall.controller.cluster.health import together
 from cellwall.controller.cluster.loop import Cluster
@@ -29,6 +31,7 @@ from cellwall.controller.cluster.share import share
 from cellwall.controller.control import Control, Log, open_control
 from cellwall.controller.core import Wanted
 from cellwall.controller.errors import ControllerError, StateError
+from cellwall.controller.folder import held
 from cellwall.controller.ground import Ground
 from cellwall.controller.health import MOST_MISSES, broken, try_check, unexpected
 from cellwall.controller.listening import listen
@@ -36,10 +39,11 @@ from cellwall.controller.metrics import Metrics
 from cellwall.controller.options import ControllerOptions
 from cellwall.controller.rollout import Health
 from cellwall.controller.store.cluster import ClusterStore
+from cellwall.controller.store.flow_together import OwnFlows, TogetherFlows
 from cellwall.controller.store.flows import FlowStore, FlowStoreError, Query
 from cellwall.controller.store.sql import open_state
 from cellwall.controller.testing import check
-from cellwall.controller.trust.ca import SERVER_DAYS, open_authority
+from cellwall.controller.trust.ca import SERVER_DAYS, Authority, open_authority
 from cellwall.controller.wants import Wants
 from cellwall.flows import Outcome
 from cellwall.inventory import Listener
@@ -52,6 +56,9 @@ IDLE_SHARE = 4.0
 """After a look at how the rollout goes, so many times as long as it took belongs to others."""
 TEST_GATHER_S = 0.5
 """The tests of the policy are checked so long after a change, once for all that comes meanwhile."""
+SWITCH_S = 0.0005
+"""A thread that computes has the interpreter for so long, and who serves agents gives it away with every system call:
+of the 5 ms that Python lets it, thousands of agents would wait several times each."""
 TICK_S, HEALTH_EVERY_S, PRUNE_EVERY_S, DAY_S = 1.0, 2.0, 3600.0, 86_400.0
 
 
@@ -64,6 +71,7 @@ def run_controller(options: ControllerOptions, ready: Callable[[Controller], Non
 
 
 async def _run(options: ControllerOptions, ready: Callable[[Controller], None] | None) -> None:
+    sys.setswitchinterval(SWITCH_S)
     async with AsyncExitStack() as stack:
         controller = Controller(options)
         await controller.open(stack)
@@ -86,7 +94,7 @@ class Controller:
         self.log = self.metrics.listening(log or self.journal)
         self.port = options.bound.port
         self._stale = asyncio.Event()
-        self._wants, self._base_wants = Wants(), Wants()
+        self._wants, self._base_wants, self._drafts = Wants(), Wants(), Drafts()
         self._heard = asyncio.Event()
         self._untested = asyncio.Event()
         self._ended = asyncio.Event()
@@ -94,12 +102,12 @@ class Controller:
         self.control: Control
         self.channel: Channel
         self.cluster: Cluster
-        self.flows: FlowStore
+        self.flows: OwnFlows
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the store, the CA, and both doors; all of it is closed when `stack` is."""
         options = self.options
-        options.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stack.enter_context(held(options.data))
         store = open_state(options.data / "state.db", options.database)
         stack.callback(store.close)
         keys, cluster = options.data / "keys", ClusterStore(store.database)
@@ -115,6 +123,7 @@ class Controller:
         self.channel = Channel(self.control, self.flows, self.clock, self._stale.set, self._heard.set)
         self.cluster = Cluster(cluster, self.control.peers, options.database, self.log)
         self.channel.ask_elsewhere = self.cluster.ask
+        together = self._neighbours(stack, authority)
         share(self.control, self.channel.hang_up, self._stale.set, self.clock)
         self.control.peers.join()
         await self.cluster.open(self.channel.ask)
@@ -124,9 +133,8 @@ class Controller:
         context = authority.server_context(hosts, self.clock())
         await self.channel.listen(context, listener)
         stack.push_async_callback(self.channel.close)
-        desk = Desk(
-            self.control, self.flows, self.channel, self.clock, self._stale.set, self.metrics, self.journal.kept.copy
-        )
+        kept, changed = self.journal.kept.copy, self._stale.set
+        desk = Desk(self.control, together, self.channel, self.clock, changed, self.metrics, kept, self._drafts)
         await stack.enter_async_context(serve_people(desk, options.socket_path))
         for work in (
             self._compiler(),
@@ -143,6 +151,17 @@ class Controller:
             stack.push_async_callback(_cancel, task)
             task.add_done_callback(lambda _: self.stop())
         self.log("listening", port=self.port, socket=str(options.socket_path), authority=authority.fingerprint)
+
+    def _neighbours(self, stack: AsyncExitStack, authority: Authority) -> FlowStore:
+        """Let other controllers ask for our flows; give all controllers' flows as one store."""
+        peers = self.control.peers
+        if peers.alone:
+            return self.flows
+        neighbours = Neighbours(peers, authority, self.log)
+        stack.callback(neighbours.close)
+        self.channel.attendants = Attendants(self.flows, peers, self.log)
+        stack.callback(self.channel.attendants.close)
+        return TogetherFlows(self.flows, neighbours)
 
     async def turn(self) -> None:
         """Wait for the end; raises what ended the work, where it was not `stop`."""
@@ -205,6 +224,7 @@ class Controller:
         )
 
     async def _want(self, ground: Ground, base: Ground | None, now: float) -> tuple[Points, Points | None]:
+        self._wants = self._drafts.trade(ground.policy, self._wants)
         wanted = await asyncio.to_thread(self._wants.of, ground, now)
         if base is None:
             self._base_wants = Wants()
@@ -292,6 +312,7 @@ class Controller:
                     self._stale.set()
                 elif self.control.offer_again(now) or opened:
                     await self.channel.push()
+                self._drafts.tidy(now)
                 if now - prune > PRUNE_EVERY_S:
                     prune = now
                     before = now - self.options.keep_days * DAY_S
@@ -315,7 +336,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await asyncio.wait([task], timeout=TICK_S)
 
 
-def _open_flows(options: ControllerOptions) -> FlowStore:
+def _open_flows(options: ControllerOptions) -> OwnFlows:
     # Here and not above: the engine is large, and only this program needs it.
     if options.flows == "memory":
         from cellwall.controller.store.flow_memory import MemoryFlows

@@ -109,11 +109,38 @@ class Orders:
                 self._store.end(order.id, CONTROLLER, order.expires)
                 self._state.record(now, CONTROLLER, "order expired", order.id)
         self.refresh()
+        # What every point is to hold was compiled without them as they ended: nothing is left to compile.
+        if tuple(order for order in self.compiled if order not in ended) == self.standing:
+            self.compiled = self.standing
         self._log("orders expired", orders=[order.id for order in ended])
 
     def next_change(self, now: float) -> float | None:
         """Give the next moment at which an order begins or expires."""
         return next_order_change(self.standing, now)
+
+
+def still_waiting(
+    names: tuple[str, ...], wanted: Mapping[str, Wanted], standings: Mapping[str, Standing]
+) -> tuple[str, ...]:
+    """Give those of `names` from which a receipt may still come that it holds what it is to hold."""
+    return tuple(
+        name
+        for name in names
+        if name in wanted
+        and (standing := standings.get(name)) is not None
+        and standing.protocol >= ORDERS
+        and not holds(standing, wanted[name])
+        and not _stuck(standing)
+    )
+
+
+def _stuck(standing: Standing) -> str:
+    """Say why a point that does not hold what it is to hold is not waited for, "" where it is."""
+    if not standing.connected:
+        return "its agent is not connected"
+    if standing.state is not None and standing.reason and not standing.awaiting and standing.state in _STUCK:
+        return f"{standing.state}: {standing.reason}"
+    return ""
 
 
 def reach(
@@ -142,10 +169,8 @@ def reach(
             unable.append((name, standing.reason))
         elif holds(standing, one):
             having += 1
-        elif not standing.connected:
-            unable.append((name, "its agent is not connected"))
-        elif standing.state is not None and standing.reason and not standing.awaiting and standing.state in _STUCK:
-            unable.append((name, f"{standing.state}: {standing.reason}"))
+        elif why := _stuck(standing):
+            unable.append((name, why))
         else:
             waiting.append(name)
     return Reach(points, having, tuple(waiting), tuple(unable))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cellwall.compile import Members, Misfit, Ruleset
-from cellwall.controller.core import Wanted
+from cellwall.controller.core import Standing, Wanted, holds, travels_alone
+from cellwall.enforce import Scales, Weight
 from cellwall.policy import Mode
 from cellwall.wire import change_between
 
@@ -24,7 +25,9 @@ class Kind(StrEnum):
 class PointPlan:
     """What happens at one point. `before` is None where it has held nothing. Rules are ids, in order.
 
-    `changed` are rules that are there before and after, with other services, action, place of effect or end."""
+    `changed` are rules that are there before and after, with other services, action, place of effect or end.
+    `weight` is about what its table takes after, None where nothing changes; `room` how many bytes of memory its host
+    said that it can give, 0 where that is not known; `whole` whether all of it is sent, and not only who moves."""
 
     workload: str
     kind: Kind
@@ -36,6 +39,14 @@ class PointPlan:
     joining: int = 0
     leaving: int = 0
     misfits: tuple[Misfit, ...] = ()
+    weight: Weight | None = None
+    room: int = 0
+    whole: bool = True
+
+    @property
+    def shortage(self) -> str:
+        """Why its agent would refuse it, and whose move it is; empty where it would not."""
+        return "" if self.weight is None or not self.whole else shortage(self.weight, self.room)
 
 
 @dataclass(frozen=True)
@@ -49,14 +60,48 @@ class Plan:
         """What points cannot express: workload and misfit."""
         return tuple((point.workload, misfit) for point in self.points for misfit in point.misfits)
 
+    @property
+    def cramped(self) -> tuple[PointPlan, ...]:
+        """The points whose hosts have not the memory to write it: they would refuse."""
+        return tuple(point for point in self.points if point.shortage)
+
     def count(self, kind: Kind) -> int:
         """Count the points where so much changes."""
         return sum(point.kind is kind for point in self.points)
 
 
-def make_plan(before: Mapping[str, Wanted], after: Mapping[str, Wanted]) -> Plan:
-    """Compare what points are to hold. What many points share is compared once."""
+def shortage(weight: Weight, room: int) -> str:
+    """Say why a host that can give `room` bytes (0: not known) would refuse to write a table, and whose move it is;
+    empty where it would not."""
+    if not room or weight.peak <= room:
+        return ""
+    return (
+        f"to write its table of about {weight.elements} elements takes {-(-weight.peak >> 20)} MiB of memory, and its "
+        f"host can give {room >> 20} MiB: free some there, or raise its agent's `--most-memory`"
+    )
+
+
+def refusal(wanted: Mapping[str, Wanted], standings: Mapping[str, Standing], rooms: Mapping[str, int]) -> str:
+    """Say which points would refuse what they are to be sent, the first by name, and why; empty where none would.
+
+    `rooms` are the bytes of memory that hosts can give, by name."""
+    scales, short = Scales(), list[str]()
+    for name in sorted(wanted.keys() & rooms.keys()):
+        one, standing = wanted[name], standings.get(name)
+        if standing is None or not holds(standing, one):
+            why = shortage(scales.weigh(one.ruleset, len(one.members)), rooms[name])
+            short += [f"`{name}` would refuse it: {why}"] if why else []
+    return short[0] + (f"; and {len(short) - 1} more would" if len(short) > 1 else "") if short else ""
+
+
+def make_plan(
+    before: Mapping[str, Wanted], after: Mapping[str, Wanted], rooms: Mapping[str, int] | None = None
+) -> Plan:
+    """Compare what points are to hold; `rooms` are the bytes of memory that hosts can give, by name.
+
+    What many points share is compared, and weighed, once."""
     moves: dict[tuple[int, int], tuple[int, int]] = {}
+    scales, rooms = Scales(), rooms or {}
 
     def moved(old: Members, new: Members) -> tuple[int, int]:
         # Both are kept by those who want them: so no others can have their identities.
@@ -66,16 +111,32 @@ def make_plan(before: Mapping[str, Wanted], after: Mapping[str, Wanted]) -> Plan
             moves[key] = len(joining), len(leaving)
         return moves[key]
 
-    return Plan(tuple(_plan_point(name, before.get(name), after[name], moved) for name in sorted(after)))
+    def plan_point(name: str) -> PointPlan:
+        return _plan_point(name, before.get(name), after[name], moved, scales, rooms.get(name, 0))
+
+    return Plan(tuple(map(plan_point, sorted(after))))
 
 
 def _plan_point(
-    name: str, before: Wanted | None, after: Wanted, moved: Callable[[Members, Members], tuple[int, int]]
+    name: str,
+    before: Wanted | None,
+    after: Wanted,
+    moved: Callable[[Members, Members], tuple[int, int]],
+    scales: Scales,
+    room: int,
 ) -> PointPlan:
+    size = len(after.members)
     if before is None:
-        rules = tuple(sorted(card.id for card in after.ruleset.rules))
         return PointPlan(
-            name, Kind.REFILL, None, after.ruleset.mode, rules, joining=len(after.members), misfits=after.misfits
+            name,
+            Kind.REFILL,
+            None,
+            after.ruleset.mode,
+            added=tuple(sorted(card.id for card in after.ruleset.rules)),
+            joining=size,
+            misfits=after.misfits,
+            weight=scales.weigh(after.ruleset, size),
+            room=room,
         )
     if before.digest == after.digest:
         return PointPlan(name, Kind.NONE, before.ruleset.mode, after.ruleset.mode, misfits=after.misfits)
@@ -94,6 +155,9 @@ def _plan_point(
         joining=joining,
         leaving=leaving,
         misfits=after.misfits,
+        weight=scales.weigh(after.ruleset, size),
+        room=room,
+        whole=not alike or not travels_alone(joining + leaving, size),
     )
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
-from cellwall.controller.core import Outlook, Row, Standing, outlook
+from cellwall.controller.core import Outlook, Row, Shown, Standing, outlook
 from cellwall.controller.errors import Conflict, Denied, NotFound
 from cellwall.controller.ground import read_policy
 from cellwall.controller.restored import highest_seen
@@ -111,6 +112,11 @@ class Rollouts:
             return False
         return bool(self.course.settle_s or self.policy.rollout.checks)
 
+    @property
+    def calm(self) -> bool:
+        """Whether nothing but what points say can change how the rollout goes."""
+        return self.course is None or not (self.course.well or self._trouble(self.course))
+
     def has_it(self, points: Mapping[str, Labels]) -> frozenset[str]:
         """Give the points that are to hold the revision in force; the others hold its base."""
         if self.course is None or self.course.last:
@@ -190,14 +196,21 @@ class Rollouts:
         return sum(one.agrees for one in self._courses.consents(number))
 
     def release(
-        self, number: int, policy: Policy, now: float, author: str, *, how: Rollout, planned_on: int | None = None
+        self,
+        revision: Revision,
+        policy: Policy,
+        now: float,
+        author: str,
+        *,
+        how: Rollout,
+        planned_on: int | None = None,
     ) -> None:
         """Let a proposed revision come into force, from its first wave on.
 
         Raises `Conflict` when another came in between."""
         if planned_on is not None and planned_on != self.revision.number:
             raise Conflict(f"revision `{self.revision.number}` is in force, not `{planned_on}`; plan again")
-        self._take_up(*self._begin(self.find(number), policy, now, author, how))
+        self._take_up(*self._begin(revision, policy, now, author, how))
 
     def _begin(
         self, revision: Revision, policy: Policy, now: float, author: str, how: Rollout
@@ -268,14 +281,31 @@ class Rollouts:
             self._store.record(now, author, "resume", f"revision {number}", {"note": note})
         self.health = UNKNOWN
 
-    def judge(self, rows: Mapping[str, Row], standings: Mapping[str, Standing], now: float) -> None:
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The points of which it was known, and accepted, that they would refuse the revision in force."""
+        cramped = cast("Sequence[Mapping[str, str]]", self.revision.plan.get("cramped", ()))
+        return frozenset(one["workload"] for one in cramped)
+
+    def judge(
+        self,
+        rows: Mapping[str, Row],
+        standings: Mapping[str, Standing],
+        now: float,
+        ahead: Callable[[int], str] = lambda _: "",
+    ) -> None:
         """Open the next wave, or find the revision good, partial or failed; then the last good one comes back.
 
-        `rows` are those of all points that are to hold the revision in force."""
+        `rows` are those of all points that are to hold the revision in force. `ahead` says of the number of a wave why
+        it must not be opened: some of its points would refuse."""
         number, course = self.revision.number, self.course
         known = self._store.progress().get(number)
         if course is None or known is None or known.state not in MOVING:
             return
+        if not course.last:
+            # Who was to refuse it, and did, keeps no other waiting; in the end it is told.
+            accepted = self.accepted
+            rows = {n: one for n, one in rows.items() if one.state is not Shown.REFUSED or n not in accepted}
         verdict, why = outlook(rows, standings, number)
         trouble = self._trouble(course)
         if verdict is Outlook.FAILED:
@@ -291,15 +321,26 @@ class Rollouts:
         elif verdict is Outlook.PARTIAL and not course.last:
             self.halt(CONTROLLER, why, now)
         elif not self.watched:
-            self._go_on(course, known, verdict, why, now)
+            self._go_on(course, known, verdict, why, now, ahead)
         elif not course.well:
             self._keep(replace(course, well=now))
         elif self.health.at >= course.well + course.settle_s:
-            self._go_on(course, known, verdict, why, now)
+            self._go_on(course, known, verdict, why, now, ahead)
 
-    def _go_on(self, course: Course, known: Progress, verdict: Outlook, why: str, now: float) -> None:
+    def _go_on(
+        self,
+        course: Course,
+        known: Progress,
+        verdict: Outlook,
+        why: str,
+        now: float,
+        ahead: Callable[[int], str],
+    ) -> None:
         number = course.revision
         if not course.last:
+            if trouble := ahead(course.wave + 1):
+                self.halt(CONTROLLER, trouble, now)
+                return
             self._keep(replace(course, wave=course.wave + 1, opened=now, well=0.0))
             self._log("wave opened", number=number, wave=course.waves[course.wave + 1].name)
         elif verdict is Outlook.DONE:

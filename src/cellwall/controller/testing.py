@@ -131,6 +131,7 @@ def counterexample(result: TestResult) -> str:
     more = len(result.counterexamples) - 1 + sum(one.alike for one in result.counterexamples)
     as_who = f" as {first.identity}" if first.identity else ""
     told = f"{first.source}{as_who} → {first.destination} {first.service} {'passes' if passes else 'is denied'}"
+    told += f" by way of {', '.join(hop.destination for hop in first.path[:-1])}" if first.path else ""
     return told + (f", and {more} more" if more else "")
 
 

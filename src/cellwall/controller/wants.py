@@ -8,6 +8,7 @@ from dataclasses import replace
 from cellwall.compile import Compiler, OrderBook
 from cellwall.controller.core import Wanted, ordered, want
 from cellwall.controller.ground import Ground
+from cellwall.wire import encode_orders
 
 
 class Wants:
@@ -41,11 +42,15 @@ class Wants:
         if not any(order.in_time(now) for order in ground.orders):
             return self._wanted
         book, made = OrderBook(ground.orders, ground.fleet, now), dict[str, tuple[Wanted, Wanted]]()
+        # Most points have the same orders, as one object.
+        written: dict[int, tuple[object, bytes]] = {}
         for name, plain in self._wanted.items():
             cards = book.at(ground.fleet.by_name[name])
             known = before.get(name)
             if known is None or known[0] is not plain or known[1].ruleset.orders != cards:
-                known = plain, ordered(plain, cards)
+                if id(cards) not in written:
+                    written[id(cards)] = cards, encode_orders(cards)
+                known = plain, ordered(plain, cards, written[id(cards)][1])
             made[name] = known
         self._ordered = made
         return {name: one for name, (_, one) in made.items()}

@@ -8,13 +8,28 @@ from cellwall.enforce.nft import (
     TRACE_TABLE,
     Dropped,
     NftPoint,
+    Scales,
     Tracing,
     Transaction,
     Watch,
+    Weight,
+    cut_mark,
     generation_id,
     sweep_trace,
+    weigh,
 )
-from cellwall.enforce.point import Drift, Held, Leave, Point, Receipt, Refused, Seen, digest_of
+from cellwall.enforce.point import (
+    Drift,
+    Held,
+    Interim,
+    Leave,
+    Point,
+    Receipt,
+    Refused,
+    Seen,
+    Spell,
+    digest_of,
+)
 
 if TYPE_CHECKING:
     from cellwall.enforce.fake import FakePoint
@@ -37,16 +52,22 @@ __all__ = [
     "Dropped",
     "FakePoint",
     "Held",
+    "Interim",
     "Leave",
     "NftPoint",
     "Point",
     "Receipt",
     "Refused",
+    "Scales",
     "Seen",
+    "Spell",
     "Tracing",
     "Transaction",
     "Watch",
+    "Weight",
+    "cut_mark",
     "digest_of",
     "generation_id",
     "sweep_trace",
+    "weigh",
 ]

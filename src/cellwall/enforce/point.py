@@ -69,6 +69,26 @@ class Leave(StrEnum):
     CLOSE = "close"
 
 
+class Spell(StrEnum):
+    """Why something holds only for a while: a change on trial, or a host that is suspended."""
+
+    TRIAL = "trial"
+    SUSPENSION = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Interim:
+    """What decides in place of what lasts until `until`, in seconds since the epoch (UTC).
+
+    At that moment the point itself goes back, whoever is dead by then. Orders of an emergency do not reach a suspended
+    host; to a trial they are what they are to what lasts."""
+
+    why: Spell
+    ruleset: Ruleset
+    members: Members
+    until: float
+
+
 class Point(Protocol):
     """An enforcement point. Each change is all or nothing; a second apply of the same changes nothing."""
 
@@ -76,12 +96,17 @@ class Point(Protocol):
         """Try the change without making it. Raises `Refused`."""
         ...
 
-    def apply(self, ruleset: Ruleset, members: Members) -> Receipt:
-        """Make the point hold exactly this, in one step. Raises `Refused`; then it is as it was."""
+    def apply(self, ruleset: Ruleset | None, members: Members, interims: tuple[Interim, ...] = ()) -> Receipt:
+        """Make the point hold exactly this, in one step. Raises `Refused`; then it is as it was.
+
+        While `interims` last they decide instead, the last of them first. With `ruleset` None, that everything passes
+        is what lasts."""
         ...
 
     def apply_members(self, added: Mapping[bytes, int], removed: Iterable[bytes]) -> None:
-        """Change who is where, after an `apply`. Raises `Refused`; then it is as it was."""
+        """Change who is where, after an `apply`, for what decides; what it goes back to stays what it is.
+
+        Raises `Refused`; then it is as it was."""
         ...
 
     def apply_orders(self, orders: tuple[OrderCard, ...]) -> None:

@@ -155,6 +155,19 @@ def delete_connection(original: Ends, link: Netlink | None = None) -> bool:
     return True
 
 
+def mark_connection(original: Ends, mark: int, link: Netlink | None = None) -> bool:
+    """Set the mark of a tracked connection; False when there is none with these ends."""
+    family = _family(AF_INET if len(original.source) == 4 else AF_INET6)
+    with _use(link) as use:
+        try:
+            use.ask(_NEW, family + write_ends(1, original) + be32(8, mark), doing="cannot mark a connection")
+        except KernelError as error:
+            if error.code == errno.ENOENT:
+                return False
+            raise
+    return True
+
+
 def adopt(begun: Iterable[Ends], link: Netlink | None = None) -> Adoption:
     """Have the kernel track these open connections, each begun by its source.
 

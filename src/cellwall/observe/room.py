@@ -16,7 +16,7 @@ NEARLY_FULL, FULL = 80, 95
 @dataclass(frozen=True, slots=True)
 class Room:
     """What there is. `tracked` connections of at most `most_tracked` (0: conntrack is not in use); `memory` are the
-    bytes that can still be had, by the host and by the control group that we are in (None: not known)."""
+    bytes that we can still have: the host, the control groups that we are in, and our own limit (None: not known)."""
 
     tracked: int = 0
     most_tracked: int = 0
@@ -37,17 +37,18 @@ class Room:
         return (f"conntrack is over {level} % full, of {self.most_tracked}: {end}; raise nf_conntrack_max",)
 
 
-def kernel_room() -> Room:
-    """Look; what cannot be read is left out."""
+def kernel_room(most_memory: int | None = None) -> Room:
+    """Look; what cannot be read is left out. `most_memory` is as `free_memory` takes it."""
     tracked, most = 0, 0
     with suppress(KernelError):
         tracked, most = conntrack_fill()
-    return Room(tracked, most, free_memory())
+    return Room(tracked, most, free_memory(most_memory))
 
 
-def free_memory() -> int | None:
-    """Give the least of what the host has (MemAvailable, proc_meminfo(5)) and what each control group above us may."""
-    found: list[int] = []
+def free_memory(most: int | None = None) -> int | None:
+    """Give the bytes that can be had: the least of what the host has (MemAvailable, proc_meminfo(5)), what each control
+    group above us may, and `most`, where there is such a limit."""
+    found: list[int] = [] if most is None else [most]
     with suppress(OSError):
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         found += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]

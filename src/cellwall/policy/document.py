@@ -165,6 +165,9 @@ def _read(file: str, text: str | bytes, depth: int, *, several: bool) -> tuple[N
     except yaml.MarkedYAMLError as error:
         mark: yaml.Mark | None = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark is not None else whole
+        line = text.split("\n")[mark.line] if mark is not None and mark.line < text.count("\n") + 1 else ""
+        if "\t" in line[: len(line) - len(line.lstrip())]:
+            raise PolicyError(place, "not YAML: a tab indents this line; indent with spaces") from None
         raise PolicyError(place, f"not YAML: {error.problem or error.context}") from None
     return tuple(_node(root, file) for root in roots)
 

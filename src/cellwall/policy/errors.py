@@ -22,13 +22,14 @@ class Place:
 
 
 class PolicyError(CellwallError):
-    """What is wrong with a document, and where; the author's move."""
+    """What is wrong with a document, and where; the author's move. `others` is what else is wrong beside it."""
 
     def __init__(self, place: Place, message: str) -> None:
         message = _one_line(message)
         super().__init__(f"{place}: {message}")
         self.place = place
         self.message = message
+        self.others: tuple[PolicyError, ...] = ()
 
 
 def _one_line(message: str) -> str:

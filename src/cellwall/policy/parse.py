@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -77,12 +78,15 @@ NETWORK_FIELDS = ("addresses", "names")
 WORKLOAD_FIELDS = ("addresses", "labels")
 WHO_FIELDS = ("workloads", "as")
 IDENTITY_FIELDS = ("user", "unit", "exe")
-TEST_FIELDS = ("id", "from", "can", "cannot", "to", "only", "may-reach", "service", "canary")
+MOST_HOPS = 99
+MOST_FAULTS = 50
+TEST_FIELDS = ("id", "from", "can", "cannot", "to", "only", "may-reach", "service", "hops", "canary")
 APPLICATIONS = {"http": ("methods", "paths", "hosts"), "tls": ("names",), "modbus": ("functions", "units")}
 SERVICE_FIELDS = ("ports", *APPLICATIONS)
 WORD = "[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 RESERVED = frozenset({"loopback", "controller-channel", "default", *(rule.id for rule in BUILT_IN)})
 
+T = TypeVar("T")
 Named = TypeVar("Named", Service, AddressBook)
 
 
@@ -101,28 +105,33 @@ class _Reader:
         self._networks: dict[str, AddressBook] = {}
         self._workloads: dict[str, DeclaredWorkload] = {}
         self._ids: dict[str, Place] = {}
+        self._faults: list[PolicyError] = []
 
     def read(self, documents: Iterable[tuple[str, str | bytes]]) -> Policy:
         sections: dict[str, list[Node]] = {name: [] for name in SECTIONS}
         for file, text in sorted(documents, key=lambda document: document[0]):
-            root = read_document(file, text)
-            if root is None:
-                continue
-            for name, node in root.fields(SECTIONS).items():
-                sections[name].append(node)
-        for node in sections["labels"]:
-            self._read_labels(node)
-        for node in sections["services"]:
-            self._read_services(node)
-        for node in sections["networks"]:
-            self._read_networks(node)
-        for node in sections["workloads"]:
-            self._read_workloads(node)
-        rules = [self._rule(item) for node in sections["rules"] for item in node.items()]
-        lifelines = [self._lifeline(item) for node in sections["lifelines"] for item in node.items()]
-        modes = [self._mode(item) for node in sections["modes"] for item in node.items()]
-        tests = [self._test(item) for node in sections["tests"] for item in node.items()]
-        approvals = [self._approval(item) for node in sections["approvals"] for item in node.items()]
+            with self._noted():
+                root = read_document(file, text)
+                for name, node in root.fields(SECTIONS).items() if root is not None else ():
+                    sections[name].append(node)
+        self._stop_at_faults()
+        for name, read in (
+            ("labels", self._read_labels),
+            ("services", self._read_services),
+            ("networks", self._read_networks),
+            ("workloads", self._read_workloads),
+        ):
+            for node in sections[name]:
+                with self._noted():
+                    read(node)
+            # A name that cannot be read is unknown wherever it is used: that would be said of each use.
+            self._stop_at_faults()
+        rules = self._each(sections["rules"], self._rule)
+        lifelines = self._each(sections["lifelines"], self._lifeline)
+        modes = self._each(sections["modes"], self._mode)
+        tests = self._each(sections["tests"], self._test)
+        approvals = self._each(sections["approvals"], self._approval)
+        self._stop_at_faults()
         if len(sections["rollout"]) > 1:
             first, second = sections["rollout"][:2]
             raise second.fail(f"how to roll out is said twice, first at {first.place}")
@@ -139,6 +148,30 @@ class _Reader:
             rollout=read_rollout(sections["rollout"][0]) if sections["rollout"] else Rollout(),
             approvals=tuple(sorted(approvals, key=lambda one: (one.where, one.reviewers))),
         )
+
+    def _each(self, sections: list[Node], read: Callable[[Node], T]) -> list[T]:
+        """Read all items of some sections, also after one that is wrong."""
+        found: list[T] = []
+        for section in sections:
+            with self._noted():
+                for item in section.items():
+                    with self._noted():
+                        found.append(read(item))
+        return found
+
+    @contextmanager
+    def _noted(self) -> Generator[None]:
+        try:
+            yield
+        except PolicyError as fault:
+            if len(self._faults) < MOST_FAULTS:
+                self._faults.append(fault)
+
+    def _stop_at_faults(self) -> None:
+        if self._faults:
+            first, *others = self._faults
+            first.others = tuple(others)
+            raise first
 
     # --- vocabulary, services, networks, declared workloads ---
 
@@ -380,7 +413,8 @@ class _Reader:
         for name in wanted:
             if name not in fields:
                 raise node.fail(f"`{name}` is missing")
-        extra = sorted(set(fields) - {"id", "canary", *wanted} - ({"service"} if claim is Claim.ONLY else set()))
+        more = {Claim.CAN: set[str](), Claim.CANNOT: {"hops"}, Claim.ONLY: {"service", "hops"}}[claim]
+        extra = sorted(set(fields) - {"id", "canary", *wanted} - more)
         if extra:
             raise fields[extra[0]].fail(f"`{extra[0]}` has no meaning beside `{claim}`")
         canary = fields["canary"].flag() if "canary" in fields else False
@@ -392,7 +426,18 @@ class _Reader:
         service = fields.get("service") if claim is Claim.ONLY else fields[claim]
         if service is not None:
             ports, services, _ = self._services_of(service)
-        return Test(self._id(fields["id"]), claim, source, destination, ports, services, canary, node.place)
+        hops = _hops(fields["hops"], (*source, *destination)) if "hops" in fields else 1
+        return Test(self._id(fields["id"]), claim, source, destination, ports, services, canary, hops, node.place)
+
+
+def _hops(node: Node, whos: tuple[Who, ...]) -> int | None:
+    text = node.text()
+    if text != "all" and not (text.isdecimal() and 1 <= int(text[:9]) <= MOST_HOPS):
+        raise node.fail(f"`{text}` is no number of hops; wanted 1 to {MOST_HOPS}, or `all`")
+    hops = None if text == "all" else int(text)
+    if hops != 1 and any(who.identity for who in whos):
+        raise node.fail("a test about local identities is about one hop")
+    return hops
 
 
 def _refuse_twice(at: Node, name: str, earlier: object) -> None:

@@ -16,6 +16,7 @@ from cellwall.policy.parse import (
     LABEL_FIELDS,
     LIFELINE_FIELDS,
     MODE_FIELDS,
+    MOST_HOPS,
     NETWORK_FIELDS,
     RULE_FIELDS,
     SECTIONS,
@@ -167,12 +168,19 @@ _TEST: dict[str, Schema] = {
     "only": _several(_named("who"), "nobody else reaches `may-reach`"),
     "may-reach": _several(_named("who"), "what nobody but `only` reaches"),
     "service": {**_SERVICES, "description": "on these; any, where it is not said"},
+    "hops": {
+        "type": ["integer", "string"],
+        "minimum": 1,
+        "maximum": MOST_HOPS,
+        "pattern": "^([1-9][0-9]?|all)$",
+        "description": "so many connections one after the other; 1 where it is not said",
+    },
     "canary": _flag("agents of `from` try it for real before they confirm a change"),
 }
 _CLAIMS = {
     Claim.CAN: (("id", "from", "can", "to", "canary"), ("id", "from", "can", "to")),
-    Claim.CANNOT: (("id", "from", "cannot", "to", "canary"), ("id", "from", "cannot", "to")),
-    Claim.ONLY: (("id", "only", "may-reach", "service", "canary"), ("id", "only", "may-reach")),
+    Claim.CANNOT: (("id", "from", "cannot", "to", "hops", "canary"), ("id", "from", "cannot", "to")),
+    Claim.ONLY: (("id", "only", "may-reach", "service", "hops", "canary"), ("id", "only", "may-reach")),
 }
 
 

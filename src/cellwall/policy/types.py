@@ -163,7 +163,8 @@ class Test:
     """A claim about what the policy lets through under full enforcement.
 
     `CAN`: every workload of `source` reaches every one of `destination` on `ports`; `CANNOT`: none does; `ONLY`:
-    nobody outside `source` reaches `destination` on any of `ports`. A `canary` is also tried for real, by the agents
+    nobody outside `source` reaches `destination` on any of `ports`. `hops` is how many connections an attacker may take
+    who goes on from each workload that it reaches; None is any number. A `canary` is also tried for real, by the agents
     of `source`, before they confirm a change.
     """
 
@@ -176,6 +177,7 @@ class Test:
     ports: PortSet
     services: tuple[str, ...] = ()
     canary: bool = False
+    hops: int | None = 1
     place: Place = field(default_factory=Place, compare=False)
 
 

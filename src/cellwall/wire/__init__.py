@@ -10,9 +10,9 @@ from cellwall.wire.codec import (
     decode_from_controller,
     encode,
 )
-from cellwall.wire.columns import MOST_ROWS, pack_flows, unpack_flows
+from cellwall.wire.columns import FLOW_COLUMNS, MOST_ROWS, pack_flows, unpack_flows
 from cellwall.wire.errors import WireError
-from cellwall.wire.identity import Token, fingerprint, parse_token, spiffe_id, workload_of
+from cellwall.wire.identity import Token, der_of, fingerprint, parse_token, spiffe_id, workload_of
 from cellwall.wire.messages import (
     Answer,
     Ask,
@@ -81,6 +81,7 @@ __all__ = [
     "AGENT_PATH",
     "AUTHORITY_PATH",
     "ENROL_PATH",
+    "FLOW_COLUMNS",
     "HEALTH_PATH",
     "HISTORY",
     "MOST_ENROLMENT",
@@ -139,6 +140,7 @@ __all__ = [
     "decode_members",
     "decode_orders",
     "decode_ruleset",
+    "der_of",
     "digest",
     "digest_of",
     "encode",

@@ -35,7 +35,10 @@ _KINDS = {
     "first": "d",
     "last": "d",
 }
-_LARGE, _LATE = (1 << 63) - 1, 100_000_000_000
+FLOW_COLUMNS = tuple(_KINDS)
+"""The fields of `Flows` that are columns."""
+_LARGE, _LATE = 1 << 48, 100_000_000_000
+"""What one record can count: so large that it never is, so small that a sum of many is right in 64 bits."""
 _MOST = {
     "revision": _LARGE,
     "connections": _LARGE,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
 import re
+from base64 import b64decode
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -10,6 +12,7 @@ from cellwall.inventory import InventoryError, check_name
 from cellwall.wire.errors import WireError
 
 _SPIFFE = "spiffe://cellwall/workload/"
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 _TOKEN = re.compile(r"cw1\.([0-9a-f]{64})\.([A-Za-z0-9_-]{20,128})")
 
 
@@ -31,6 +34,20 @@ def workload_of(uri: str) -> str:
 def fingerprint(certificate_der: bytes) -> str:
     """Give the SHA-256 of a certificate (DER), as 64 hexadecimal digits."""
     return sha256(certificate_der).hexdigest()
+
+
+def der_of(pem: str) -> bytes:
+    """Give the one certificate that a text in PEM holds (RFC 7468), as DER; raises `WireError`.
+
+    A text with more in it is refused: a fingerprint of the first certificate says nothing of the others, and whoever
+    trusts such a text trusts them all."""
+    found = _PEM.fullmatch(pem.strip())
+    try:
+        if found is not None:
+            return b64decode("".join(found[1].split()), validate=True)
+    except binascii.Error:
+        pass
+    raise WireError("wanted one certificate in PEM, and nothing beside it")
 
 
 @dataclass(frozen=True, slots=True)

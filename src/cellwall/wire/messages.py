@@ -39,10 +39,18 @@ U8 = Annotated[int, Meta(ge=0, le=0xFF)]
 U16 = Annotated[int, Meta(ge=0, le=0xFFFF)]
 U32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 U63 = Annotated[int, Meta(ge=0, le=0x7FFF_FFFF_FFFF_FFFF)]
+Generation = Annotated[int, Meta(ge=0, le=1 << 53)]
+"""A generation as an agent tells it: whatever it says, there are higher ones."""
+Number = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+"""The number of a revision."""
 Moment = Annotated[float, Meta(ge=0, le=1e11)]
 Name = Annotated[str, Meta(max_length=253)]
 Text = Annotated[str, Meta(max_length=1024)]
 LongText = Annotated[str, Meta(max_length=16 * 1024 * 1024)]
+MOST_RULES, MOST_OWNERS, MOST_ENDS, MOST_BECAUSE = 100_000, 50_000, 100_000, 1024
+"""So long are lists at most: an empty element is one byte on the way and a hundred in memory."""
+Because = Annotated[tuple[Text, ...], Meta(max_length=MOST_BECAUSE)]
+"""Ids of the rules that decide."""
 Packed = Annotated[bytes, Meta(min_length=4, max_length=16)]
 
 
@@ -112,8 +120,8 @@ class Rejected(Message, frozen=True):
 class Holding(Part, frozen=True):
     """What a point holds. `digest` is `wire.digest` of ruleset and members, as hex; generation 0 is nothing."""
 
-    generation: U63 = 0
-    revision: U63 = 0
+    generation: Generation = 0
+    revision: Number = 0
     digest: Text = ""
 
 
@@ -129,9 +137,9 @@ class Hello(Message, frozen=True):
     oldest: U16 = 1
     newest: U16 = 1
     boot: Text = ""
-    capabilities: tuple[Text, ...] = ()
+    capabilities: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
     holding: Holding = Holding()
-    highest: U63 = 0
+    highest: Generation = 0
 
 
 class Renew(Message, frozen=True):
@@ -208,9 +216,9 @@ class Flows(Message, frozen=True):
     start: Moment
     end: Moment
     rows: U32
-    addresses: tuple[Packed, ...] = ()
-    rules: tuple[tuple[Text, ...], ...] = ()
-    owners: tuple[Owner, ...] = ()
+    addresses: Annotated[tuple[Packed, ...], Meta(max_length=MOST_ENDS)] = ()
+    rules: Annotated[tuple[Because, ...], Meta(max_length=MOST_ENDS)] = ()
+    owners: Annotated[tuple[Owner, ...], Meta(max_length=MOST_OWNERS)] = ()
     source: bytes = b""
     destination: bytes = b""
     protocol: bytes = b""
@@ -263,10 +271,10 @@ class Receipt(Message, frozen=True):
     Sent after every bundle and change of members, after every revert, and when drift is found or repaired.
     """
 
-    generation: U63
+    generation: Generation
     state: PointState
     reason: Text = ""
-    misfits: tuple[MisfitNote, ...] = ()
+    misfits: Annotated[tuple[MisfitNote, ...], Meta(max_length=MOST_RULES)] = ()
     holding: Holding = Holding()
     at: Moment = 0.0
 
@@ -279,7 +287,7 @@ class HeldVerdict(Part, frozen=True, tag="holds"):
     outcome: Outcome
     would: Outcome
     tier: Tier
-    rules: tuple[Text, ...] = ()
+    rules: Because = ()
     mode: Mode = Mode.OBSERVE
     revision: U63 = 0
     foreign: Text = ""
@@ -295,7 +303,7 @@ class TableText(Part, frozen=True, tag="table"):
 class Counters(Part, frozen=True, tag="counters"):
     """Packets and bytes per rule id, since the ruleset was applied; the default's id is empty."""
 
-    rules: dict[str, tuple[U63, U63]]
+    rules: Annotated[dict[Text, tuple[U63, U63]], Meta(max_length=MOST_RULES)]
 
 
 class Trouble(Part, frozen=True, tag="trouble"):
@@ -379,9 +387,12 @@ class Confirmed(Message, frozen=True):
 
 
 class Taken(Message, frozen=True):
-    """The batch of flows is stored; the agent may forget it."""
+    """The batch of flows is stored; the agent may forget it.
+
+    `controllers` are the addresses of all controllers, as in `Welcome`, where they are others by now."""
 
     batch: Annotated[str, Meta(min_length=1, max_length=128)]
+    controllers: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
 
 
 class Holds(Part, frozen=True, tag="holds"):

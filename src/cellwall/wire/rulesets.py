@@ -286,6 +286,8 @@ def apply_change(members: Members, added: Mapping[bytes, int], removed: tuple[by
 
 def change_between(before: Members, after: Members) -> tuple[dict[bytes, int], tuple[bytes, ...]]:
     """Give what `apply_change` needs to come from `before` to `after`: added and removed."""
+    if before is after:
+        return {}, ()
     if isinstance(before, Carried) and isinstance(after, Carried):
         before, after = before.apart(after)
     added = {key: number for key, number in after.items() if before.get(key) != number}

@@ -15,6 +15,7 @@ from cellwall.agent.events import (
     Apply,
     ApplyMembers,
     CanaryResult,
+    ClockSet,
     Collect,
     Command,
     Confirmed,
@@ -42,16 +43,20 @@ from cellwall.agent.events import (
     Verified,
     Verify,
 )
+from cellwall.compile import OrderCard, Way
+from cellwall.policy import OrderKind
 from cellwall.wire import PointState, encode
 
 
 @dataclass
 class Driver:
-    """Runs an agent against a kernel that does as told: `answer` is what it says to the next writes."""
+    """Runs an agent against a kernel that does as told: `answer` is what it says to the next writes, `lacking` what of
+    them is not in force."""
 
     agent: Agent = field(default_factory=lambda: Agent(WORKLOAD))
     now: float = 1000.0
     answer: Result = Result.DONE
+    lacking: str = ""
     kernel: Bundle | None = None
     saved: SaveJournal | None = None
     done: list[Command] = field(default_factory=list[Command])
@@ -69,7 +74,8 @@ class Driver:
                     if self.answer is Result.DONE:
                         self.kernel = command.bundle
                     generation = command.bundle.generation if command.bundle else None
-                    events.append(Applied(generation, self.answer, "" if self.answer is Result.DONE else "no"))
+                    reason = self.lacking if self.answer is Result.DONE else "no"
+                    events.append(Applied(generation, self.answer, reason))
                 elif isinstance(command, SaveJournal):
                     self.saved = command
         self.done += given
@@ -171,8 +177,40 @@ def test_a_provisional_bundle_becomes_good_by_the_controllers_word_on_a_new_conn
     assert driver.state is PointState.PROVISIONAL, "the old connection proves nothing"
     driver.tell(Connected(began=driver.now))
     assert driver.state is PointState.PROVISIONAL
-    assert kinds(driver.tell(Confirmed(2))) == ["SaveJournal", "Report"]
+    # What is started again goes on with it; the controller hears of it once the kernel holds it for good.
+    assert kinds(driver.tell(Confirmed(2))) == ["SaveJournal", "Apply", "Report"]
     assert driver.state is PointState.ENFORCED and driver.saved and driver.saved.trial is None
+
+
+def test_a_trial_is_written_with_its_end_and_with_what_the_kernel_then_goes_back_to() -> None:
+    driver = driven(Desired(bundle(1)))
+    good = driver.agent.good
+    written = [one for one in driver.tell(Desired(bundle(2, confirm_s=30))) if isinstance(one, Apply)]
+    assert [(one.bundle.generation, one.left_s, one.back) for one in written] == [(2, 30.0, good)]
+    # Whatever has it written again later does not prolong it.
+    again = driver.tell(ForeignChange("nft"), after_s=12)
+    assert [(one.left_s, one.back) for one in again if isinstance(one, Repair)] == [(18.0, good)]
+    again = driver.tell(Suspended("ticket 1"), after_s=3)
+    assert [(one.left_s, one.back) for one in again if isinstance(one, Apply)] == [(15.0, good)]
+    driver.tell(Connected(began=driver.now))
+    written = [one for one in driver.tell(Confirmed(2)) if isinstance(one, Apply)]
+    assert [(one.bundle.generation, one.left_s, one.back) for one in written] == [(2, None, None)]
+
+
+def test_what_needs_no_confirmation_is_written_to_last() -> None:
+    driver = driven(Desired(bundle(1)))
+    assert Apply(bundle(2)) in driver.tell(Desired(bundle(2)))
+
+
+def test_a_confirmed_change_that_the_kernel_does_not_take_for_good_is_not_reported_as_enforced() -> None:
+    driver = driven(Desired(bundle(1)), Desired(bundle(2, confirm_s=30)))
+    driver.tell(Connected(began=driver.now))
+    driver.answer = Result.FAILED
+    driver.tell(Confirmed(2))
+    assert driver.state is PointState.FAILED and driver.saved and driver.saved.good == driver.agent.good
+    driver.answer = Result.DONE
+    driver.tell(Tick(), after_s=2)
+    assert driver.state is PointState.ENFORCED and driver.kernel and driver.kernel.generation == 2
 
 
 def test_a_connection_begun_before_the_change_does_not_count() -> None:
@@ -478,3 +516,22 @@ def test_a_suspension_writes_the_same_bundle_and_is_reported_with_its_reason() -
     driver.tell(Desired(bundle(2)))
     assert driver.state is PointState.RELAXED and driver.agent.receipt.holding.generation == 2
     assert kinds(driver.tell(Suspended(""))) == ["Apply", "Report"] and driver.state is PointState.ENFORCED
+
+
+def test_orders_that_are_over_by_the_clock_of_the_host_are_reported_until_they_are_gone() -> None:
+    driver = driven(Desired(bundle(1)))
+    driver.lacking = "over by the clock that this host goes by: `contain-1`"
+    driver.tell(Desired(bundle(2)))
+    assert driver.state is PointState.RELAXED and "contain-1" in driver.agent.receipt.reason
+    driver.lacking = ""
+    driver.tell(Desired(bundle(3)))
+    assert driver.state is PointState.ENFORCED
+
+
+def test_when_the_clock_is_set_what_has_an_end_is_written_again_and_nothing_else() -> None:
+    driver = driven(Desired(bundle(1)))
+    assert kinds(driver.tell(ClockSet())) == []
+    card = OrderCard((1 << 28) - 5, "contain-1", OrderKind.CONTAIN, (Way(),), ((0, 9),), (), 5000.0)
+    driver = driven(Desired(bundle(1).with_orders((card,))))
+    assert kinds(driver.tell(ClockSet())) == ["Apply", "Report"]
+    assert kinds(Driver().tell(ClockSet())) == []

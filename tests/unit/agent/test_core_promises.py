@@ -51,6 +51,9 @@ class World:
     disk: SaveJournal = field(default_factory=lambda: SaveJournal(None, None, 0.0, 0))
     ever: set[int] = field(default_factory=set[int])
     """The generations that were ever good."""
+    ends: float | None = None
+    """When the kernel goes back to `back` by itself."""
+    back: Bundle | None = None
 
     def tell(self, event: Event, answer: Result = Result.DONE, killed_after: int | None = None) -> bool:
         """Tell an event; killed after so many commands, the agent does no more. Says whether it lived."""
@@ -69,6 +72,7 @@ class World:
                     case Apply(wanted) | Repair(wanted) | Restore(wanted) | ApplyMembers(wanted):
                         if answer is Result.DONE:
                             self.kernel = wanted
+                            self._hold(command)
                         events.append(Applied(wanted.generation if wanted else None, answer, "no"))
                     case SaveJournal():
                         self.disk = command
@@ -77,6 +81,16 @@ class World:
                     case _:
                         pass
         return True
+
+    def _hold(self, command: Apply | Repair | Restore | ApplyMembers) -> None:
+        match command:
+            case Apply(_, left_s, back) | Repair(_, left_s, back):
+                self.ends = None if left_s is None else self.now + left_s
+                self.back = back
+            case Restore():
+                self.ends = None
+            case ApplyMembers():
+                pass
 
     def restart(self) -> None:
         """Start a new agent from what is on disk."""
@@ -138,9 +152,19 @@ def play(world: World, rows: list[tuple[str, Event | None, Result, int | None, f
             event = MembersChanged(told, encode(told))
         elif kind == "connect":
             event = Connected(world.now)
-        if kind == "restart" or event is None or not world.tell(event, answer, killed_after):
+        alive = kind != "restart" and event is not None and world.tell(event, answer, killed_after)
+        check_end(world)
+        if not alive:
             world.restart()
         check(world)
+
+
+def check_end(world: World) -> None:
+    """Were nobody to start the agent again, the kernel would go back from what nobody confirmed."""
+    held = world.kernel
+    if held is not None and held.confirm_s and held.generation not in world.ever:
+        assert world.ends is not None and world.ends <= world.now + held.confirm_s
+        assert world.back is None or world.back.generation in world.ever
 
 
 def check(world: World) -> None:
@@ -152,6 +176,7 @@ def check(world: World) -> None:
         assert world.kernel is agent.target
     if agent.receipt.state is PointState.ENFORCED and agent.due is None:
         assert agent.trial is None and world.kernel is agent.good
+        assert world.ends is None, "what is confirmed lasts, also in the kernel, before anybody is told"
 
 
 @settings(max_examples=400, deadline=None)

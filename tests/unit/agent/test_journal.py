@@ -30,7 +30,7 @@ def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     good, trial = bundle(1), bundle(2, 30.0)
     journal(tmp_path).save(SaveJournal(good, trial, 1234.5, 7))
-    assert journal(tmp_path).load() == Started(good, trial, 1234.5, 7)
+    assert journal(tmp_path).load() == Started(good, trial, 1234.5, 7, issued=trial.issued_at)
 
 
 def test_it_is_readable_by_its_owner_alone(tmp_path: Path) -> None:

@@ -74,13 +74,13 @@ def test_a_sound_policy_has_no_findings() -> None:
         (
             "allow: tcp/1, from: env!=prod, to: any",
             Check.CAUGHT_BY_ABSENCE,
-            "`from: env!=prod` also catches `nas`, `printer`, which have no such label",
+            "`from: env!=prod` also catches `nas`, `printer`, without that label",
             "ask for the label too: `env,env!=prod`",
         ),
         (
             "allow: tcp/1, from: '!env', to: any",
             Check.CAUGHT_BY_ABSENCE,
-            "`from: !env` also catches `nas`, `printer`, which have no such label",
+            "`from: !env` also catches `nas`, `printer`, without that label",
             "",
         ),
         (
@@ -183,4 +183,4 @@ def test_those_caught_by_absence_can_be_asked_for() -> None:
 
 def test_long_lists_are_cut() -> None:
     ((_, message, _),) = found("allow: tcp/1, from: '!rack', to: any")
-    assert message.endswith("`db-1`, `db-dev`, `nas` and 4 more, which have no such label")
+    assert message.endswith("`db-1`, `db-dev`, `nas` and 4 more, without that label")

@@ -78,14 +78,14 @@ def test_the_world_outside_has_one_address_for_each_combination_of_networks() ->
     ).networks
     found = dict(places_outside(books, FLEET))
     assert set(found) == {
-        "network:all (IPv4)",
-        "network:a network:all (IPv4)",
-        "network:a network:all network:b (IPv4)",
-        "network:all network:c (IPv4)",
+        "other network:all (IPv4)",
+        "other network:a (IPv4)",
+        "network:b (IPv4)",
+        "network:c (IPv4)",
         "elsewhere (IPv6)",
         "network:a (IPv6)",
     }
-    assert str(found["network:all network:c (IPv4)"].address) == "10.0.0.0"
+    assert str(found["network:c (IPv4)"].address) == "10.0.0.0"
     assert all(one.workload is None for one in found.values())
 
 

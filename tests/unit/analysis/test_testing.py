@@ -1,3 +1,5 @@
+from ipaddress import ip_address
+
 import pytest
 from tests.unit.analysis.world import FLEET, NOW, POLICY, policy
 
@@ -52,6 +54,47 @@ def test_a_counterexample_names_a_flow_its_ports_and_both_verdicts() -> None:
     assert shown.egress is not None and shown.ingress is not None
     across = next(each for each in one.counterexamples if (each.source, each.destination) == ("web-dev", "db-1"))
     assert across.egress is not None and across.egress.because == ("no-dev",)
+
+
+def test_counterexamples_tell_of_each_rule_before_they_tell_of_one_again() -> None:
+    many = ", ".join(f"{{id: r{n}, allow: tcp/{n}, from: 'env=v{n}', to: role=vault}}" for n in range(1, 4))
+    hosts = [("a", 1)] * 12 + [("b", 2), ("c", 3)]
+    fleet = Fleet(
+        (
+            Workload("vault", parse_labels("role=vault"), (ip_address("10.9.0.1"),)),
+            *(
+                Workload(f"{letter}-{at:02}", parse_labels(f"env=v{n},own={at}"), (ip_address(f"10.9.1.{at}"),))
+                for at, (letter, n) in enumerate(hosts)
+            ),
+        )
+    )
+    keys = ", ".join(f"{{id: k{at}, allow: udp/{at + 1}, from: own={at}, to: role=none}}" for at in range(14))
+    text = f"rules: [{many}, {keys}]\ntests: [{{id: t, from: any, cannot: tcp, to: role=vault}}]"
+    (one,) = run_tests(policy(text), fleet, NOW)
+    assert [bad.service for bad in one.counterexamples[:3]] == ["tcp/1", "tcp/2", "tcp/3"]
+
+
+HOPS = """
+rules:
+  - {id: in, allow: tcp/80, from: role=edge, to: role=middle}
+  - {id: on, allow: tcp/5432, from: role=middle, to: role=store}
+tests:
+  - {id: once, from: role=edge, cannot: any, to: role=store}
+  - {id: two, from: role=edge, cannot: tcp/5432, to: role=store, hops: 2}
+  - {id: all, only: role=middle, may-reach: role=store, hops: all}
+  - {id: other, from: role=edge, cannot: tcp/22, to: role=store, hops: all}
+  - {id: nobody, from: role=ghost, cannot: any, to: role=store, hops: all}
+"""
+
+
+def test_a_claim_over_several_hops_is_broken_by_the_way_through_others() -> None:
+    roles = ("edge", "middle", "store")
+    hosts = (Workload(role, parse_labels(f"role={role}"), (ip_address(f"10.9.2.{n}"),)) for n, role in enumerate(roles))
+    told = {one.test.id: one for one in run_tests(policy(HOPS), Fleet(tuple(hosts)), NOW)}
+    assert {name for name, one in told.items() if not one.passed} == {"two", "all"} and told["nobody"].vacuous
+    (bad,) = told["two"].counterexamples
+    assert (bad.source, bad.destination, bad.service, bad.egress) == ("edge", "store", "tcp/5432", None)
+    assert [hop.destination for hop in bad.path] == ["middle", "store"]
 
 
 def test_a_machine_without_a_point_keeps_nobody_out() -> None:

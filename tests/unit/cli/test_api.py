@@ -23,6 +23,8 @@ class Controller(BaseHTTPRequestHandler):
             self.answer(200, page)
         elif self.path.startswith("/api/v1/echo"):
             self.answer(200, {"path": self.path})
+        elif self.path.startswith("/api/v1/flows"):
+            self.answer(200, {"items": [], "missing_controllers": [{"name": "three", "why": "gone"}]})
         elif self.path == "/api/v1/page":
             self.send_response(200)
             self.end_headers()
@@ -91,3 +93,14 @@ def test_what_is_no_controller_is_unreachable(api: Api, path: str) -> None:
 def test_a_socket_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="no such file"):
         Api(tmp_path / "none").get("status")
+
+
+def test_who_did_not_contribute_to_an_answer_is_told(api: Api) -> None:
+    told: list[tuple[str, str]] = []
+
+    def tell(who: str, why: str) -> None:
+        told.append((who, why))
+
+    Api(api.path, told=tell).get("flows")
+    assert told == [("three", "gone")]
+    assert api.get("flows")["items"] == []

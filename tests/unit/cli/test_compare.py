@@ -57,6 +57,35 @@ def test_markdown_is_for_a_pull_request(tmp_path: Path, capsys: pytest.CaptureFi
     assert "`blog-web`, `shop-web` → `blog-db`, `shop-db`" in told
 
 
+def test_markdown_names_so_few_that_a_pull_request_takes_them() -> None:
+    names = [f"workload-{n}" for n in range(5_000)]
+    line: dict[str, Any] = {"services": "web", "from": "a=b", "to": "c=d", "same": [], "as": [], "served_as": []}
+    line |= {"ip": None, "sources": names, "destinations": names, "workloads": [5_000, 5_000], "rules": []}
+    answer: dict[str, Any] = {
+        "same": False,
+        "assume": "enforce",
+        "pairs": {"opened": 1, "closed": 0},
+        "modes": [],
+        "observed": None,
+    }
+    answer |= {"rules": {"added": [], "removed": [], "changed": []}, "opened": [line] * 500, "closed": []}
+    told = markdown(answer)
+    assert len(told) < 65_536 and "and 4988 more" in told and "… and 460 more." in told
+
+
+def test_both_versions_of_ip_are_one_line_where_they_say_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wider = POLICY.replace("from: role=monitor, to: any", "from: any, to: role=db")
+    old, new, fleet = both(tmp_path, wider)
+    told = ask(capsys, diff, old, new, fleet=fleet)[1]
+    assert "network:office" in told and "over IPv" not in told.partition("- allow")[0]
+    narrow = wider.replace("from: any, to: role=db", "from: network:office, to: role=db")
+    write(tmp_path, narrow, "b")
+    (line,) = json.loads(ask(capsys, diff, old, new, fleet=fleet, form=Shape.JSON)[1])["opened"]
+    assert line["from"] == "network:office"
+
+
 def test_json_has_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new, fleet = both(tmp_path)
     for options in ({"form": Shape.JSON}, {"output": Format.JSON}):
@@ -98,7 +127,7 @@ def test_connections_that_were_seen_are_those_that_both_sides_treat_otherwise() 
 
 
 def test_seen_connections_are_shown_in_both_forms() -> None:
-    observed = {"checked": 9, "cut": [flow("x", "denied")] * 30, "opened": [], "complete": False}
+    observed = {"checked": 9, "cut": [flow(f"x{n % 30}", "denied") for n in range(60)], "opened": [], "complete": False}
     empty: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
     answer: dict[str, Any] = {
         "a": "1",
@@ -108,5 +137,6 @@ def test_seen_connections_are_shown_in_both_forms() -> None:
         "pairs": {"opened": 0, "closed": 1},
     }
     answer |= {"rules": empty, "opened": [], "closed": [], "modes": [], "observed": observed}
-    assert "of 9 distinct flows that were seen, 30 would be cut" in markdown(answer)
+    assert "of 9 distinct flows that were seen, 60 would be cut" in markdown(answer)
+    assert "cut  x7 → b tcp/1 (4 connections)" in markdown(answer)
     assert len(getattr(draw(answer), "renderables", ())) == 23

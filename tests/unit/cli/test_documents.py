@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from cellwall.cli.documents import fleet_of, read_documents, read_fleet
+from cellwall.cli.documents import fleet_of, names_within, read_documents, read_fleet, rewrite
 from cellwall.cli.exits import Exit, Stop
 
 FLEET: dict[str, Any] = {
@@ -25,6 +25,26 @@ def test_folders_are_read_to_the_bottom_and_named_from_here(tmp_path: Path, monk
     assert read_documents([Path("policy")]) == wanted
     assert read_documents([tmp_path / "policy"]) == wanted
     assert read_documents([Path("./policy/a.yaml")]) == {"policy/a.yaml": "a"}
+
+
+def test_documents_are_named_within_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    for name in ("policy/a.yaml", "policy/team/b.yml", "other/a.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}", "utf-8")
+    policy, other = tmp_path / "policy", tmp_path / "other"
+    assert set(names_within([policy]).values()) == {"a.yaml", "team/b.yml"}
+    assert set(names_within([policy / "a.yaml"]).values()) == {"a.yaml"}
+    assert set(names_within([policy, other])) == set(names_within([policy, other]).values())
+
+
+def test_a_file_is_rewritten_whole_with_its_rights_and_behind_its_link(tmp_path: Path) -> None:
+    file, link = tmp_path / "a.yaml", tmp_path / "link.yaml"
+    file.write_bytes(b"x: 1\r\n")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    rewrite(link, "x: 2\n", like=link)
+    assert file.read_bytes() == b"x: 2\r\n" and file.stat().st_mode & 0o777 == 0o640 and link.is_symlink()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.yaml", "link.yaml"]
 
 
 @pytest.mark.parametrize("path", ["absent.yaml", "empty", "bytes.yaml"])

@@ -4,9 +4,10 @@ import pytest
 
 from cellwall.cli.exits import Exit, Stop, code_of, guarded
 from cellwall.clients import ApiRefused, Unreachable
+from cellwall.controller.errors import StateError
 from cellwall.enforce import Refused
 from cellwall.lab import LabError, ScenarioError
-from cellwall.policy import Place, PolicyError
+from cellwall.policy import Place, PolicyError, parse_policy
 from cellwall.traffic import CellwallError
 
 
@@ -17,10 +18,12 @@ from cellwall.traffic import CellwallError
         (PolicyError(Place("web.yaml", 1, 1), "wrong"), Exit.DOCUMENT),
         (ScenarioError("wrong"), Exit.DOCUMENT),
         (Unreachable("away"), Exit.UNREACHABLE),
+        (StateError("its database is away"), Exit.UNREACHABLE),
         (Refused("no"), Exit.REFUSED),
         (ApiRefused(404, {"detail": "there is no such thing"}), Exit.USAGE),
         (ApiRefused(400, {"detail": "bad"}), Exit.USAGE),
         (ApiRefused(409, {"detail": "another came in between"}), Exit.REFUSED),
+        (ApiRefused(503, {"detail": "the database is away"}), Exit.UNREACHABLE),
         (ApiRefused(422, {"detail": "web.yaml:1:1: wrong", "file": "web.yaml"}), Exit.DOCUMENT),
         (ApiRefused(422, {"detail": "`body.uses`: wrong"}), Exit.USAGE),
         (LabError("needs root"), Exit.UNABLE),
@@ -71,3 +74,20 @@ def test_a_mistake_of_ours_can_be_seen_whole(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_every_exit_code_has_a_meaning() -> None:
     assert all(code.meaning for code in Exit)
+
+
+def test_all_that_is_wrong_with_documents_is_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    def local() -> int:
+        raise_wrong()
+        return 0
+
+    def far() -> int:
+        raise ApiRefused(422, {"detail": "a.yaml:1:1: one", "file": "a.yaml", "others": ["b.yaml:2:2: two"]})
+
+    assert guarded(local) == guarded(far) == Exit.DOCUMENT
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in told] == ["a.yaml", "a.yaml", "a.yaml", "b.yaml"]
+
+
+def raise_wrong() -> None:
+    parse_policy([("a.yaml", "rules: [{}, {}]")])

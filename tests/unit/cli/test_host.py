@@ -39,10 +39,20 @@ def test_another_command_says_which_extra_it_needs(tmp_path: Path) -> None:
     program = "import sys; sys.modules['typer'] = None; from cellwall.cli import main; sys.exit(main(['map']))"
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 6
-    assert (
-        ran.stderr
-        == "cellwall: this needs `typer`, which is not installed; install the extra: `pip install 'cellwall[cli]'`\n"
+    assert ran.stderr.startswith(
+        "cellwall: this needs `typer`, which is not installed: a host with the agent alone has"
     )
+    assert "cellwall-controller" in ran.stderr and "pip install 'cellwall[cli]'" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"), [(["--help"], 0, "  enroll "), ([], 2, "  doctor "), (["--version"], 0, "cellwall 0")]
+)
+def test_a_host_with_the_agent_alone_says_what_it_can_do(argv: list[str], code: int, said: str) -> None:
+    program = f"import sys; sys.modules['typer'] = None; from cellwall.cli import main; sys.exit(main({argv!r}))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (code, "")
+    assert said in ran.stdout
 
 
 @pytest.mark.parametrize(
@@ -77,3 +87,9 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
             check=False,
         )
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "99999999999", "٣"])
+def test_a_limit_of_memory_is_a_whole_number_of_mebibytes(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agent", "run", f"--most-memory={text}"]) == 2
+    assert f"`{text}` is no number of MiB; wanted a whole one, such as `64`" in capsys.readouterr().err

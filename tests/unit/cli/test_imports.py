@@ -48,7 +48,7 @@ def test_documents_are_printed_and_notes_told_apart(here: Path, capsys: pytest.C
     assert run("import", "k8s", "manifests") == Exit.OK
     out, err = capsys.readouterr()
     assert out.startswith("# shop.yaml\n# Kubernetes namespace `shop`")
-    assert "the named port `http` is tcp/8080 at the 1 pods that were read" in err
+    assert "the named port `http` is tcp/8080 at the pod that was read" in err
     assert [rule.id for rule in policy_of({"p.yaml": out}).rules] == [
         "shop.open-egress",
         "shop.open-ingress",

@@ -78,7 +78,7 @@ def test_a_saved_firewall_becomes_a_document_of_its_host(folder: Path) -> None:
         "web1-output-2",
         "web1-output-policy",
     ]
-    assert {one.name for one in policy.networks} == {"ipv4", "net-10.0.0.0-8", "office"}
+    assert {one.name for one in policy.networks} == {"web1.ipv4", "web1.net-10.0.0.0-8", "web1.office"}
     assert "effect" in done.output.lower()
     assert "nothing of `ip6tables-save`" in " ".join(done.output.split())
 
@@ -148,3 +148,39 @@ def test_what_is_wrong_is_said_in_one_line(folder: Path, words: list[str], code:
     error = stopped(run(*words))
     assert error.code is code
     assert str(error).startswith(message)
+
+
+def test_what_opens_is_told_first_and_stands_in_the_document_too(folder: Path) -> None:
+    own = RULESET.replace("tcp dport 22", "ip daddr 10.0.0.0/24 tcp dport 22")
+    (folder / "own.nft").write_text(own, "utf-8")
+    result = run("nft", "own.nft", "--to", "out")
+    assert result.output.splitlines()[0].startswith("own.nft:6:3: opens: the rule speaks of all workloads within these")
+    assert "#   opens: own.nft:6:3: the rule speaks" in (folder / "out" / "own.yaml").read_text("utf-8")
+    assert stopped(result).code is Exit.NO and "1 place may let through" in str(stopped(result))
+
+
+def test_a_file_of_the_other_kind_is_told_by_the_command_that_reads_it(folder: Path) -> None:
+    (folder / "a.nft").write_text(RULESET, "utf-8")
+    assert "use `policy import nft`" in str(stopped(run("iptables", "a.nft")))
+    assert "use `policy import iptables`" in str(stopped(run("nft", "web1.v4")))
+
+
+def test_what_is_there_is_not_replaced_unless_that_is_asked_for(folder: Path) -> None:
+    (folder / "own.nft").write_text(RULESET, "utf-8")
+    (folder / "fleet.json").write_text("mine", "utf-8")
+    words = ("nft", "own.nft", "--to", "out", "--fleet-to", "fleet.json")
+    stop = stopped(run(*words))
+    assert stop.code is Exit.USAGE and "`fleet.json` would be replaced; repeat with --yes" in str(stop)
+    assert (folder / "fleet.json").read_text("utf-8") == "mine" and not (folder / "out").exists()
+    assert run(*words, "--yes").exit_code == 0
+    assert read_fleet(folder / "fleet.json").by_name.keys() == {"own"}
+    assert run(*words).exit_code == 0
+
+
+def test_hosts_that_are_imported_one_by_one_stand_in_one_folder(folder: Path) -> None:
+    for host in ("one", "two"):
+        (folder / f"{host}.v4").write_text(FOUR, "utf-8")
+        (folder / f"{host}.ipset").write_text(SETS, "utf-8")
+        run("iptables", f"{host}.v4", f"{host}.ipset", "--to", "both")
+    networks = {one.name for one in policy_of(read_documents([folder / "both"])).networks}
+    assert {"one.ipv4", "two.ipv4", "one.office", "two.office"} <= networks

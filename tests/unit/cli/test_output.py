@@ -5,6 +5,7 @@ import yaml
 from rich.console import Group
 from rich.text import Text
 
+from cellwall.cli import output
 from cellwall.cli.output import Format, Steps, cell, say, show, table, verdict
 
 ANSWER = {"items": [{"name": "web-1", "labels": {"app": "shop"}}], "word": "schön"}
@@ -81,3 +82,15 @@ def test_progress_into_a_file_is_a_line_at_the_end_of_each_stage(capsys: pytest.
     for stage, done in (("network", 0), ("network", 1), ("units", 0), ("units", 0), ("units", 1), ("units", 1)):
         steps(stage, done, 1)
     assert capsys.readouterr().err.splitlines() == ["network 1/1", "units 1/1"]
+
+
+def test_a_controller_that_is_missing_is_named_once_on_standard_error_and_in_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_MISSING", {})
+    output.missing("three", "gone since 2026-11-22T20:00:00Z")
+    output.missing("three", "gone since 2026-11-22T20:00:00Z")
+    output.show({"items": []}, Format.JSON, str)
+    out, err = capsys.readouterr()
+    assert json.loads(out)["missing_controllers"] == [{"name": "three", "why": "gone since 2026-11-22T20:00:00Z"}]
+    assert err == "! without the flows of controller three: gone since 2026-11-22T20:00:00Z\n"

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.unit.analysis.village import POLICY
 from tests.unit.cli.questions import ask, write
 
 from cellwall.cli.output import Format
@@ -36,6 +37,12 @@ def test_what_cannot_be_reached_says_who_denies_it(tmp_path: Path, capsys: pytes
     assert code == 1
     assert "blog-web → shop-api tcp/8080 is denied: deny `no-dev`" in told
     assert "shop-web → shop-db tcp/5432 is denied: no rule allows it" in told
+
+
+def test_a_wall_is_called_a_wall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    walled = POLICY.replace("modes:", "  - {id: db-wall, wall: any, from: any, to: role=db}\nmodes:")
+    _, told = ask(capsys, prove, ["shop-web can-reach shop-db on 5432"], **write(tmp_path, walled))
+    assert "is denied: wall `db-wall`" in told
 
 
 def test_a_claim_about_nobody_is_not_proven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,9 +21,10 @@ def controller(socket: Path, *answers: dict[str, Any]) -> Generator[None]:
 
     class Controller(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            self.send_response(answer.get("status", 200))
             self.end_headers()
-            self.wfile.write(json.dumps(left.pop(0) if len(left) > 1 else left[0]).encode())
+            self.wfile.write(json.dumps(answer).encode())
 
         def address_string(self) -> str:
             return "local"
@@ -45,8 +46,9 @@ def rollout(state: str, *points: str) -> dict[str, Any]:
         for n, one in enumerate(points)
     ]
     wave = {"wave": "all", "open": True, "points": len(points), "have_it": 0}
-    told = {"waves": [wave], "unexpected_denials": [], "failing_checks": []}
-    return {"revision": 1, "state": state, "reason": "", "items": items, **told}
+    told = {"waves": [wave], "unexpected_denials": [], "failing_checks": [], "settle_s": 0.0, "well_since": None}
+    made = {"author": "alice", "note": "first", "reverts_to": None}
+    return {"revision": 1, "state": state, "reason": "", "items": items, **made, **told}
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,36 @@ def test_a_point_that_does_not_have_the_revision_shows_in_the_exit_code(
 def test_a_point_that_came_back_is_waited_for(tmp_path: Path) -> None:
     with controller(tmp_path / "s", rollout("good", "pending"), rollout("good", "enforced")):
         assert main(["rollout", "status", "--wait", "10", "--socket", str(tmp_path / "s")]) == 0
+
+
+def test_what_was_watched_and_taken_back_is_told_and_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    back = {**rollout("good", "enforced"), "revision": 2, "reverts_to": 0, "note": "revision 1 failed: it was slow"}
+    became = {**rollout("failed"), "reason": "it was slow"}
+    with controller(tmp_path / "s", rollout("rolling", "pending"), back, became):
+        assert main(["rollout", "status", "--wait", "10", "--socket", str(tmp_path / "s")]) == 4
+    said = capsys.readouterr()
+    assert "by alice, back to revision 0: revision 1 failed: it was slow" in said.out
+    assert said.err == "cellwall: revision 1 failed, and was taken back: it was slow\n"
+
+
+def test_a_controller_that_cannot_answer_for_a_moment_does_not_end_the_waiting(tmp_path: Path) -> None:
+    away = {"status": 503, "detail": "the database is away"}
+    with controller(tmp_path / "s", rollout("rolling", "pending"), away, rollout("good", "enforced")):
+        assert main(["rollout", "status", "--wait", "10", "--socket", str(tmp_path / "s")]) == 0
+    with controller(tmp_path / "t", away):
+        assert main(["rollout", "status", "--socket", str(tmp_path / "t")]) == 5
+
+
+def test_a_wave_that_is_well_says_when_the_next_one_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_one, closed = (
+        {"wave": name, "open": name == "canary", "points": 1, "have_it": 1} for name in ("canary", "all")
+    )
+    moving = {**rollout("rolling", "enforced"), "waves": [open_one, closed], "settle_s": 60.0, "well_since": 1000.0}
+    with controller(tmp_path / "s", moving):
+        assert main(["rollout", "status", "--socket", str(tmp_path / "s")]) == 1
+    assert (
+        "well since 1970-01-01 00:16:40; the next wave begins at 1970-01-01 00:17:40 at the earliest"
+        in capsys.readouterr().out
+    )

@@ -53,6 +53,19 @@ def test_a_denied_flow_says_that_nothing_allows_it_and_what_would() -> None:
     assert any(line.startswith("  advice   ") for line in lines)
 
 
+def test_addresses_of_one_workload_that_are_decided_otherwise_are_told() -> None:
+    rules = policy_of(
+        {"p.yaml": "networks: {six: ['fd00::/64']}\n"
+         "rules: [{id: r, allow: tcp/80, from: network:six, to: role=web}]\n"
+         "modes: [{where: any, mode: enforce}]\n"}
+    )  # fmt: skip
+    fleet = Fleet((workload("api", "10.0.0.1", "fd00::1"), workload("web", "10.0.0.3", "fd00::3")))
+    told = explain(rules, fleet, "api", "web", "tcp/80", 0.0)
+    assert told["outcome"] == "denied"
+    assert told["otherwise"] == [{"source": "fd00::1", "destination": "fd00::3", "outcome": "allowed"}]
+    assert not explain(rules, fleet, "api", "web", "tcp/81", 0.0)["otherwise"]
+
+
 def test_an_end_without_an_agent_enforces_nothing() -> None:
     assert "    nothing is enforced at this end: it has no agent" in drawn("api", "printer", "tcp/9100")
     assert "    nothing is enforced at this end: it has no agent" in drawn("192.0.2.1", "db", "tcp/5432")
@@ -98,6 +111,15 @@ def test_a_rule_for_a_user_is_asked_about_with_the_user() -> None:
 @pytest.mark.parametrize(("text", "service"), [("5432", "tcp/5432"), ("udp/53", "udp/53"), ("icmp/8/0", "icmp/8/0")])
 def test_a_bare_number_is_a_tcp_port(text: str, service: str) -> None:
     assert read_service(text) == service
+
+
+def test_a_service_of_the_documents_is_known_by_its_name() -> None:
+    rules = policy_of({"p.yaml": "services: {db: tcp/5432, web: [tcp/80, tcp/443]}"})
+    assert read_service("db", rules) == "tcp/5432"
+    with pytest.raises(Stop, match=r"`web` is 2 ports \(tcp/80, tcp/443\); ask for one"):
+        read_service("web", rules)
+    with pytest.raises(Stop, match="unknown service `wed`; did you mean `web`"):
+        read_service("wed", rules)
 
 
 @pytest.mark.parametrize("text", ["tcp", "tcp/1-2", "any", "http", "tcp/99999"])

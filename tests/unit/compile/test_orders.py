@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from cellwall.compile import (
@@ -150,3 +151,14 @@ def test_a_point_judges_by_lifelines_then_orders_then_rules() -> None:
         False,
         True,
     ]
+
+
+def test_points_with_the_same_orders_are_given_one_object_unless_pairs_are_exempt() -> None:
+    shut, own = Order("o1", OrderKind.CONTAIN), Order("o2", OrderKind.ISOLATE, Party((FLEET.workloads[0].name,)))
+    book = OrderBook([shut], FLEET, 1.0)
+    assert len({id(book.at(one)) for one in FLEET.workloads}) == 1
+    book = OrderBook([shut, own], FLEET, 1.0)
+    assert all(book.at(one) is book.at(one) for one in FLEET.workloads)
+    pair = (FLEET.workloads[0].addresses[0], FLEET.workloads[1].addresses[0])
+    book = OrderBook([replace(shut, exempt=frozenset({pair}))], FLEET, 1.0)
+    assert [bool(book.at(one)[0].exempt) for one in FLEET.workloads[:2]] == [True, True]

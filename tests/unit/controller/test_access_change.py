@@ -6,8 +6,9 @@ import pytest
 
 from cellwall.controller.access import Person, Way, check_change, check_relabelling, parse_binding
 from cellwall.controller.errors import Denied
-from cellwall.controller.ground import Ground, compile_ground, make_fleet, read_policy, relabel
+from cellwall.controller.ground import Ground, make_fleet, read_policy, relabel
 from cellwall.controller.plan import Plan, make_plan
+from cellwall.controller.wants import Wants
 from cellwall.inventory import Workload
 from cellwall.labels import Labels
 from cellwall.traffic import parse_address
@@ -39,7 +40,7 @@ def ground(text: str) -> Ground:
 
 
 def planned(before: Ground, after: Ground) -> Plan:
-    return make_plan(compile_ground(before, NOW), compile_ground(after, NOW))
+    return make_plan(Wants().of(before, NOW), Wants().of(after, NOW))
 
 
 def changed(*lines: str, before: str = BEFORE, person: Person = ANN) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import text
 
+from cellwall.controller.access.kept_head import kept_head, sign_and_keep
 from cellwall.controller.access.trail import Check, Verdict, is_signed, pages, sign_head
 from cellwall.controller.store.asked import ASKED
 from cellwall.controller.store.heads import Head, HeadStore
@@ -99,3 +103,44 @@ def test_an_entry_says_by_which_request_it_was_made(state: SqlState) -> None:
     after, with_request = state.audit(2)
     assert with_request.details == {"n": 1, "asked": {"request": "abc", "way": "token"}}
     assert after.details == {"n": 1}
+
+
+# --- the head that is kept beside the keys ---
+
+
+def test_who_owns_the_database_alone_cannot_cut_the_log_unnoticed(state: SqlState, tmp_path: Path) -> None:
+    heads = HeadStore(state.database)
+    assert sign_and_keep(state, heads, KEY, tmp_path, 99.0)[1]
+    kept = kept_head(tmp_path)
+    assert kept is not None and kept.number == 10
+    assert stat.S_IMODE((tmp_path / "audit.head").stat().st_mode) == 0o600
+    # The last three entries go, with every head that knew of them.
+    for statement in (
+        "drop trigger if exists audit_no_delete",
+        "delete from audit where number > 7",
+        "delete from audit_heads",
+    ):
+        state.database.run(text(statement))
+    entries = [entry for page in pages(state) for entry in page]
+    assert check(entries, heads.heads()).broken_at is None, "by itself the rest is a whole log"
+    found = check(entries, (*heads.heads(), kept))
+    assert (found.broken_at, found.reason) == (10, "it was signed and is missing: the log ends at 7")
+    # Nor does it help to wait until the controller signs anew, nor until the log is longer than it was.
+    assert not sign_and_keep(state, heads, KEY, tmp_path, 100.0)[1]
+    for number in range(7):
+        state.record(200.0 + number, "eve", "label", f"web-{number}")
+    assert not sign_and_keep(state, heads, KEY, tmp_path, 300.0)[1]
+    assert kept_head(tmp_path) == kept
+    entries = [entry for page in pages(state) for entry in page]
+    assert check(entries, (*heads.heads(), kept)).reason == "it is not the entry that was signed"
+
+
+def test_the_kept_head_goes_on_with_the_log(state: SqlState, tmp_path: Path) -> None:
+    heads = HeadStore(state.database)
+    for number in (10, 11, 12):
+        assert sign_and_keep(state, heads, KEY, tmp_path, 99.0)[1]
+        kept = kept_head(tmp_path)
+        assert kept is not None and kept.number == number
+        state.record(101.0, "ann", "label", "web-1")
+    (tmp_path / "audit.head").write_text("nonsense")
+    assert kept_head(tmp_path) is None and sign_and_keep(state, heads, KEY, tmp_path, 99.0)[1]

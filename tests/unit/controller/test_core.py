@@ -27,6 +27,7 @@ from cellwall.controller.core import (
     parted,
     received,
     show,
+    undecided,
     want,
 )
 from cellwall.policy import Action, Mode
@@ -239,9 +240,13 @@ def test_a_revision_fails_when_one_point_takes_it_back() -> None:
     standing, _ = advance(enforcing(good), bad)
     rows = {"w": show(standing, bad, 3.0, 15.0)}
     assert outlook(rows, {"w": standing}, 2) == (Outlook.GOES_ON, "")
+    assert undecided([standing], 2) and not undecided([parted(standing, 3.0)], 2)
+    other = standing
     standing = received(standing, receipt(2, PointState.REVERTED, holding(1, good), "no canary"), 4.0)
     verdict, why = outlook({"w": show(standing, bad, 4.0, 15.0)}, {"w": standing}, 2)
     assert (verdict, why) == (Outlook.FAILED, "`w` took it back: no canary")
+    # It is not waited for what others say.
+    assert not undecided([other, standing], 2) and undecided([other, standing], 3)
 
 
 def test_a_revision_is_done_without_the_silent() -> None:

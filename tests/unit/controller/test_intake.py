@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from msgspec import structs
 
-from cellwall.controller.api.intake import Intake
+from cellwall.controller.api.intake import MOST_ROWS, Intake
 from cellwall.controller.store.flow_memory import MemoryFlows
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Side
 from cellwall.traffic import parse_address
@@ -87,4 +87,57 @@ async def test_an_agent_that_goes_while_its_batch_waits_disturbs_nobody() -> Non
         await asyncio.sleep(0)
         gone.cancel()
         assert await intake.store("w", flows(2))
+    assert store.count() == 2
+
+
+def many(number: int, rows: int) -> Flows:
+    """A batch that says it has many rows, and has none of them."""
+    return structs.replace(flows(number), rows=rows)
+
+
+async def test_who_sends_much_waits_behind_who_sends_little() -> None:
+    store = Counting()
+    intake = Intake(store, lambda *_, **__: None)
+    answers: list[str] = []
+
+    def answer(name: str) -> Callable[[bool], None]:
+        return lambda done: answers.append(name) if done else None
+
+    for number in range(3):
+        intake.put("greedy", many(number, MOST_ROWS - 10), answer("greedy"))
+    for number in range(5):
+        intake.put(f"modest-{number}", flows(number), answer(f"modest-{number}"))
+    # One large batch, and all the small ones with it; what is left of the large ones comes after whoever comes now.
+    first = intake._next()  # pyright: ignore[reportPrivateUsage]
+    assert [one.name for one in first] == ["greedy", *(f"modest-{number}" for number in range(5))]
+    intake.put("late", flows(9), answer("late"))
+    assert [one.name for one in intake._next()] == ["greedy", "late"]  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_nobody_reports_more_in_the_long_run_than_a_disk_can_take() -> None:
+    intake = Intake(Counting(), lambda *_, **__: None)
+    taken: list[bool] = []
+    for number in range(10):
+        intake.put("greedy", many(number, 100_000), taken.append)
+    assert (intake.waiting, taken) == (3, [False] * 7)
+    assert intake.put_off == 7
+    intake.put("modest", flows(1), taken.append)
+    assert intake.waiting == 4
+
+
+async def test_one_agent_fills_an_eighth_of_the_room_at_most() -> None:
+    intake = Intake(Counting(), lambda *_, **__: None)
+    taken: list[bool] = []
+    for number in range(4):
+        intake.put("greedy", structs.replace(flows(number), source=bytes(15 << 20)), taken.append)
+    assert (intake.waiting, taken) == (2, [False, False])
+    assert intake.held > 30 << 20, "what is kept is counted, whatever it says of itself"
+
+
+async def test_names_that_begin_alike_do_not_take_each_other_s_batches() -> None:
+    store = Counting()
+    long = "w" * 100
+    async with turning(store) as (intake, _):
+        for name in (f"{long}-1", f"{long}-2", f"{long}-1"):
+            assert await intake.store(name, flows(1))
     assert store.count() == 2

@@ -13,7 +13,7 @@ from cellwall.controller.access import Way as Proof
 from cellwall.controller.api import orders as api
 from cellwall.controller.core import Standing, Wanted, fitted, ordered, want
 from cellwall.controller.errors import ControllerError, Denied
-from cellwall.controller.orders import reach
+from cellwall.controller.orders import reach, still_waiting
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import Labels, parse_selector
 from cellwall.policy import AddressBook, Mode, Order, OrderKind, Party, Policy
@@ -69,6 +69,8 @@ def test_a_point_has_an_order_waits_for_it_or_cannot(
     assert (found.points, found.having, len(found.waiting)) == (1, having, waiting)
     assert [reason for _, reason in found.unable] == ([why] if why else [])
     assert found.everywhere is (waiting == 0)
+    # Whom it was waited for is looked at alone: with the same result, but that who has it is left out.
+    assert still_waiting(("w", "gone"), {"w": ORDERED}, {"w": known}) == (("w",) if waiting else ())
 
 
 def test_a_point_without_a_part_is_not_counted_and_all_are_waited_for_while_it_is_compiled() -> None:

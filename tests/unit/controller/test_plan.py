@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 from cellwall.controller.core import Wanted
-from cellwall.controller.ground import Ground, compile_ground, make_fleet, read_policy
+from cellwall.controller.ground import Ground, make_fleet, read_policy
 from cellwall.controller.plan import Kind, make_plan
+from cellwall.controller.wants import Wants
 from cellwall.inventory import Workload
 from cellwall.labels import Labels
 from cellwall.policy import Mode, Policy
@@ -16,9 +18,9 @@ DB = Workload("db-1", Labels({"role": "db"}), (ip_address("10.0.0.2"),))
 SHOP = "rules: [{id: r, allow: tcp/1, from: role=web, to: role=db}]\n"
 
 
-def compiled(text: str, *more: Workload) -> dict[str, Wanted]:
+def compiled(text: str, *more: Workload) -> Mapping[str, Wanted]:
     policy = read_policy({"p.yaml": text})
-    return compile_ground(Ground(1, policy, make_fleet((DB, WEB, *more), policy, ())), 0.0)
+    return Wants().of(Ground(1, policy, make_fleet((DB, WEB, *more), policy, ())), 0.0)
 
 
 def test_the_same_policy_changes_nothing() -> None:

@@ -40,6 +40,18 @@ def test_a_test_that_fails_says_where_it_is_and_what_breaks_it() -> None:
     assert failure(both[1]) == "test `works` fails, at p.yaml:5:5: c → b tcp/22 is denied"
 
 
+def test_a_test_over_several_hops_says_by_way_of_whom() -> None:
+    text = """
+rules: [{id: in, allow: tcp/80, from: role=web, to: role=api}, {id: on, allow: tcp/22, from: role=api, to: role=db}]
+tests: [{id: t, from: role=web, cannot: tcp/22, to: role=db, hops: all}]
+"""
+    policy = read_policy({"p.yaml": text})
+    roles = enumerate(("web", "api", "db"), 1)
+    fleet = [Workload(role, Labels({"role": role}), (ip_address(f"10.0.0.{n}"),)) for n, role in roles]
+    (one,) = check(Ground(1, policy, make_fleet(fleet, policy, ())), 5.0).results
+    assert failure(one) == "test `t` fails, at p.yaml:3:9: web → db tcp/22 passes by way of api"
+
+
 def test_what_stands_as_before_keeps_its_moment() -> None:
     first = {one.test: one for one in stand({}, check(GOOD, 5.0))}
     later = {one.test: one for one in stand(first, check(GOOD, EXPIRES + 1))}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cellwall.compile import Ruleset
 from cellwall.enforce import Seen
-from cellwall.enforce.nft.keys import SEEN_SETS, decode_seen, encode
+from cellwall.enforce.nft.keys import SEEN_SETS, as_marks, decode_seen, encode
 from cellwall.enforce.nft.orders import ALLOWED, DENIED, WOULD_DENY
 from cellwall.enforce.nft.program import Key, Kind, MapShape
 from cellwall.enforce.nft.render import render
@@ -103,3 +103,15 @@ def test_addresses_are_read_in_their_family() -> None:
     key, _ = encode(PROGRAM.shapes["seen6"], one(1, 2, 6, 80, ALLOWED))
     seen = decode_seen("seen6", key, 1)
     assert seen is not None and seen.source == ip_address("::1")
+
+
+@pytest.mark.parametrize("name", ["peer4", "peer6"])
+def test_addresses_with_marks_are_laid_out_at_once_as_one_by_one(name: str) -> None:
+    shape, elements = PROGRAM.shapes[name], {one(7): 1, one(0): 2, one(0xFFFFFFFF): 1}
+    assert as_marks(shape, elements.items()) == {encode(shape, key)[0]: mark for key, mark in elements.items()}
+
+
+def test_what_is_no_map_from_an_address_to_a_mark_is_not_laid_out_so() -> None:
+    ports, ranges = (Kind.PORT,), (Kind.IPV4,)
+    for shape in (MapShape("m", ranges, "verdict"), MapShape("m", ranges, "mark", True), MapShape("m", ports, "mark")):
+        assert as_marks(shape, []) is None

@@ -22,6 +22,7 @@ from cellwall.enforce.nft.element import (
     Element,
     ElementChange,
     Family,
+    Fill,
     Flush,
     add_range,
     concat,
@@ -84,6 +85,21 @@ def test_messages_stay_below_the_length_of_an_attribute() -> None:
     assert len(made) > 1
     assert all(len(body) < 65536 for _, _, body in made)
     assert sum(len(list(parse_elements(body))) for _, _, body in made) == 10_000
+
+
+@given(st.integers(1, 16).flatmap(lambda size: st.dictionaries(st.binary(min_size=size, max_size=size),
+                                                              st.integers(0, 0xFFFFFFFF))))  # fmt: skip
+def test_filling_a_map_is_adding_each_of_its_elements(marks: dict[bytes, int]) -> None:
+    filled = list(requests("t", [Delete("m", b"gone"), Fill("m", marks), Flush("n")], Family.INET))
+    added = [Delete("m", b"gone"), *(Add("m", key, number) for key, number in marks.items()), Flush("n")]
+    assert filled == list(requests("t", added, Family.INET))
+
+
+def test_a_map_is_filled_by_as_many_messages_as_it_takes() -> None:
+    marks = {struct.pack(">I", n): n & 7 for n in range(10_000)}
+    made = list(requests("t", [Fill("m", marks)], Family.INET))
+    assert all(len(body) < 65536 for _, _, body in made)
+    assert {one.key: one.data for _, _, body in made for one, _ in parse_elements(body)} == marks
 
 
 def test_a_concatenation_pads_each_field() -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from tests.unit.compile.worlds import DB, DEV, WEB, compiled
 
-from cellwall.enforce.nft.program import Program
+from cellwall.enforce.nft.interim import OF_ORDERS, Layer, without_orders
+from cellwall.enforce.nft.program import Field, Goto, Jump, Lookup, Program
 from cellwall.enforce.nft.render import render
 from cellwall.enforce.nft.steps import FIXED, Names, plan_steps
 
@@ -103,3 +104,50 @@ def test_without_memory_everything_is_built_beside_what_is_there() -> None:
     assert {name for name, shape in before.shapes.items() if not shape.data} <= set(steps.program.shapes)
     assert steps.program.names["seen4"] == "seen4"
     assert steps.program.names["peer4"] == "peer4_2"
+
+
+def test_a_trial_stands_above_what_lasts_and_shares_what_is_the_same() -> None:
+    before = held(ONE)
+    steps = plan_steps(before, wanted(ONE), (Layer("trial", wanted(TWO), 60.0),))
+    program = steps.program
+    # Nothing of what lasts goes or is written anew; the base chains alone look first whether something is above them.
+    assert (steps.old_chains, steps.old_maps, steps.gone) == ([], {}, {})
+    assert steps.rewritten == ["input", "output", "about_trial"]
+    for hook, way in (("input", "trial_in"), ("output", "trial_out")):
+        lead, *rest = program.chains[hook].lines
+        assert lead.statements == (Lookup((Field.FAMILY,), way),) and tuple(rest) == before.chains[hook].lines
+        assert set(program.elements[way].values()) == {Goto(f"{hook}_trial")}
+        assert program.shapes[way].until == 60.0
+    # Members are there once, and what differs twice.
+    assert "peer4_2" not in program.shapes and "in0_port_2" in program.shapes
+    assert program.names["allow_a"] == program.spare[0]["allow_a"] == "allow_a"
+    assert (program.names["in0"], program.spare[0]["in0"]) == ("in0_2", "in0")
+
+
+def test_members_that_a_trial_changes_stand_beside_those_of_what_lasts() -> None:
+    before, other = held(ONE), wanted(ONE)
+    other.elements["peer4"] = {**other.elements["peer4"], ((1, 1),): 7}
+    steps = plan_steps(before, wanted(ONE), (Layer("trial", other, 60.0),))
+    assert steps.program.names["peer4"] == "peer4_2" and steps.program.spare[0]["peer4"] == "peer4"
+    assert set(steps.come) == {"peer4_2", "trial_in", "trial_out"}
+    # When that lasts, they are members like any others.
+    after = plan_steps(steps.program, other)
+    assert after.come == {} and "peer4" in after.old_maps and after.program.names["peer4"] == "peer4_2"
+
+
+def test_a_trial_from_nothing_shares_with_what_lasts_too() -> None:
+    steps = plan_steps(None, wanted(ONE), (Layer("trial", wanted(TWO), 60.0),))
+    assert [shape.name for shape in steps.new_maps if shape.name.startswith("peer4")] == ["peer4"]
+    assert steps.new_chains.count("allow_a") == 1
+    again = plan_steps(steps.program, wanted(ONE), (Layer("trial", wanted(TWO), 60.0),))
+    assert not again.switches and again.program.names == steps.program.names
+
+
+def test_what_is_without_orders_leads_to_none() -> None:
+    program = without_orders(wanted(ONE))
+    jumps = {one for chain in program.chains.values() for line in chain.lines for one in line.statements}
+    assert not any(Jump(name) in jumps for name in OF_ORDERS)
+    assert not set(OF_ORDERS) & set(program.chains)
+    steps = plan_steps(None, wanted(ONE), (Layer("suspended", program, 60.0),))
+    assert set(OF_ORDERS) <= set(steps.program.chains)
+    assert "allow_a_2" in steps.program.chains, "the same rule without its way to orders"

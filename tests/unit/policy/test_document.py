@@ -57,7 +57,7 @@ def test_bytes_are_utf_8_with_or_without_a_mark() -> None:
         ("ä: ö\nb: \0\n\n\n", "web.yaml:2:1: not YAML: control characters are not allowed"),
         ("a: [b", "web.yaml:2:1: not YAML: did not find expected ',' or ']'"),
         ("a: 'b", "web.yaml:1:6: not YAML: found unexpected end of stream"),
-        ("a:\n\t- b", "web.yaml:2:1: not YAML: found character that cannot start any token"),
+        ("a:\n\t- b", "web.yaml:2:1: not YAML: a tab indents this line; indent with spaces"),
         ("a: &x b", "web.yaml:1:4: anchors and aliases are not read; write the value out"),
         ("- &x [b]", "web.yaml:1:3: anchors and aliases are not read; write the value out"),
         ("a: *x", "web.yaml:1:4: anchors and aliases are not read; write the value out"),

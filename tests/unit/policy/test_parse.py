@@ -11,6 +11,7 @@ from tests.property.example import EXAMPLE
 from cellwall.flows import Side
 from cellwall.labels import Labels, parse_selector
 from cellwall.policy import Action, Application, Claim, Identity, Mode, Policy, PolicyError, Who, parse_policy
+from cellwall.policy.parse import MOST_FAULTS
 from cellwall.traffic import EVERYTHING, parse_ports
 
 
@@ -361,6 +362,16 @@ REFUSED = [
     ("tests: [▸{id: t, only: any}]", "`may-reach` is missing"),
     ("tests: [{id: t, only: any, may-reach: any, to: ▸any}]", "`to` has no meaning beside `only`"),
     ("tests: [{id: t, from: any, can: any, to: any, service: ▸any}]", "`service` has no meaning beside `can`"),
+    ("tests: [{id: t, from: any, can: any, to: any, hops: ▸2}]", "`hops` has no meaning beside `can`"),
+    ("tests: [{id: t, only: any, may-reach: any, hops: ▸0}]", "`0` is no number of hops; wanted 1 to 99, or `all`"),
+    (
+        "tests: [{id: t, only: any, may-reach: any, hops: ▸some}]",
+        "`some` is no number of hops; wanted 1 to 99, or `all`",
+    ),
+    (
+        "tests: [{id: t, from: {workloads: any, as: {user: x}}, cannot: any, to: any, hops: ▸all}]",
+        "a test about local identities is about one hop",
+    ),
     ("tests: [{id: t, from: any, cannot: any, to: any, canary: ▸true}]", "only a test with `can` can be a canary"),
 ]
 
@@ -396,3 +407,30 @@ def test_the_order_of_the_documents_does_not_matter_even_for_what_they_declare()
     rules = "rules: [{id: r, allow: web, from: 'network:n', to: app=a}]"
     names = "services: {web: tcp/80}\nnetworks: {n: 10.0.0.0/8}\nlabels: {app: {}}"
     assert parse_policy([("a.yaml", rules), ("z.yaml", names)]) == parse_policy([("a.yaml", names), ("z.yaml", rules)])
+
+
+def test_a_test_is_about_one_hop_where_it_does_not_say_how_many() -> None:
+    ends = "from: role=a, cannot: any, to: role=b"
+    texts = (ends, f"{ends}, hops: 1", f"{ends}, hops: 99", f"{ends}, hops: all")
+    assert [parse_policy([("p.yaml", f"tests: [{{id: t, {text}}}]")]).tests[0].hops for text in texts] == [
+        1,
+        1,
+        99,
+        None,
+    ]
+
+
+def test_all_that_is_wrong_is_told_at_once_but_not_what_follows_from_it() -> None:
+    documents = {
+        "a.yaml": "rules:\n  - {id: x, allow: htps, from: any, to: any}\n  - {id: y, from: any, to: any}\n",
+        "b.yaml": "tests: [{id: t, from: any, can: nowhere, to: any}]\nservices: {https: tcp/443}\n",
+    }
+    with pytest.raises(PolicyError, match=r"^a.yaml:2:20: unknown service `htps`; did you mean `https`\?$") as caught:
+        parse_policy(documents.items())
+    assert [str(one.place) for one in caught.value.others] == ["a.yaml:3:5", "b.yaml:1:33"]
+    with pytest.raises(PolicyError) as caught:
+        parse_policy([*documents.items(), ("c.yaml", "services: {https: tcp/0x}"), ("d.yaml", "rules: [")])
+    assert [one.place.file for one in (caught.value, *caught.value.others)] == ["d.yaml"]
+    with pytest.raises(PolicyError) as caught:
+        parse_policy([("a.yaml", "rules: [" + "{}, " * 1_000 + "]")])
+    assert len(caught.value.others) == MOST_FAULTS - 1

@@ -41,7 +41,7 @@ def rules_of(made: ImportedHosts) -> list[str]:
 
 
 def _ends(ends: tuple[object, ...]) -> str:
-    return " ".join(str(end) for end in ends).removeprefix("network:")
+    return " ".join(str(end) for end in ends).replace("network:web1.", "")
 
 
 def remarks_of(made: ImportedHosts) -> list[tuple[str, int, str]]:
@@ -55,7 +55,7 @@ def remarks_of(made: ImportedHosts) -> list[tuple[str, int, str]]:
         ("-s 10.0.0.0/8 -p tcp -m tcp --dport 22", "tcp/22 net-10.0.0.0-8"),
         ("-s 10.0.0.0/255.0.0.0", "any net-10.0.0.0-8"),
         ("-s 10.0.0.1", "any net-10.0.0.1"),
-        ("-s 10.0.0.0/8,192.0.2.0/24", "any web1-input-1-from"),
+        ("-s 10.0.0.0/8,192.0.2.0/24", "any input-1-from"),
         ("! -s 10.0.0.0/8 -p udp", "udp ipv4-but-10.0.0.0-8"),
         ("-p 47", "gre ipv4"),
         ("-p all", "any ipv4"),
@@ -109,8 +109,8 @@ def test_long_lists_of_ports_become_services() -> None:
         "-A INPUT -s 12.0.0.0/8 -p udp -j ACCEPT",
     )
     policy = policy_of(made)
-    assert [one.name for one in policy.services] == ["all-but-tcp-25-udp-25-udp-27", "web1-input-9-ports"]
-    assert "allow: all-but-tcp-25-udp-25-udp-27" in made.documents["web1.yaml"]
+    assert [one.name for one in policy.services] == ["web1.all-but-tcp-25-udp-25-udp-27", "web1.input-9-ports"]
+    assert "allow: web1.all-but-tcp-25-udp-25-udp-27" in made.documents["web1.yaml"]
 
 
 def test_ipv4_in_ipv6_is_on_no_wire() -> None:
@@ -554,7 +554,7 @@ def test_sets_are_read_and_their_names_kept() -> None:
     ]
     assert "web1-input-3 allow tcp/22, tcp/80-90 ipv4 > host=web1" in lines
     assert "web1-input-4 allow tcp/0-21, tcp/23-79, tcp/91-65535 net-192.0.2.1 > host=web1" in lines
-    office = next(one for one in policy_of(made).networks if one.name == "office")
+    office = next(one for one in policy_of(made).networks if one.name == "web1.office")
     assert ip_address("10.1.2.3") in office
     assert ip_address("10.1.3.3") not in office
     assert ("check", 2, "elements of set `office` come and go; those that it has are carried over") in remarks_of(made)
@@ -637,3 +637,20 @@ def test_names_and_texts_beyond_reason_are_refused(file: str, monkeypatch: pytes
 def test_the_text_is_the_same_each_time() -> None:
     rules = ("-A INPUT -s 10.0.0.0/8 -p tcp --dport 22 -j ACCEPT", "-A INPUT -p udp -j ACCEPT")
     assert imported(*rules).documents == imported(*rules).documents
+
+
+def test_a_jump_in_doubt_may_open_and_close_and_both_are_said() -> None:
+    text = """\
+*filter
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:b - [0:0]
+-A INPUT -p tcp --dport 85 -m recent --rcheck --name x --rsource -j b
+-A INPUT -s 10.0.0.0/8 -p tcp -j DROP
+-A b -s 10.0.0.0/8 -j ACCEPT
+-A b -j DROP
+COMMIT
+"""
+    made = import_iptables([SavedRules("web1.v4", text, "web1")], HostFacts())
+    told = {one.effect for one in made.remarks if "recent" in one.reason}
+    assert told == {Effect.OPENS, Effect.CLOSES}

@@ -237,7 +237,7 @@ def test_a_named_port_in_other_namespaces_is_that_of_their_pods() -> None:
 def test_a_named_port_that_no_pod_has_allows_nothing() -> None:
     found = imported(INGRESS.replace(", {port: 9}", ""), pod("a", "{app: web}"))
     assert set(rules(found)) == {"shop.open-ingress", "shop.open-egress"}
-    assert "is nothing, no pod has it at the 1 pods" in str(found.notes[0])
+    assert "is nothing, no pod has it at the pod that was" in str(found.notes[0])
 
 
 def test_a_named_port_that_cannot_be_known_is_refused() -> None:

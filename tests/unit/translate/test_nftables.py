@@ -71,7 +71,7 @@ def imported(*rules: str, known: HostFacts = NOBODY, **more: str) -> ImportedHos
 def input_of(made: ImportedHosts) -> list[str]:
     """Each rule of the input in one line."""
     return [
-        f"{one.action} {one.ports} {' '.join(map(str, one.source)).removeprefix('network:')}"
+        f"{one.action} {one.ports} {' '.join(map(str, one.source)).replace('network:web1.', '')}"
         + ("" if str(one.destination[0]) == "host=web1" else f" > {one.destination[0]}")
         for one in parse_policy(made.documents.items()).rules
         if "input" in one.id or "web-" in one.id
@@ -131,7 +131,7 @@ def remarks_of(made: ImportedHosts) -> list[tuple[str, str]]:
         ("add @guests { ip saddr timeout 1m }", ["allow any any"]),
         ("notrack", ["allow any any"]),
         ("meta mark 0x1 meta mark set 0x2", []),
-        ('iifname { "eth1", "eth2" }', ["allow any web1-input-1-from"]),
+        ('iifname { "eth1", "eth2" }', ["allow any input-1-from"]),
         ('iifname != { "lo", "eth1" }', ["allow any all-but-10.0.0.0-8"]),
         ("ip saddr . tcp dport { 10.0.0.1 . * }", ["allow tcp net-10.0.0.1"]),
         ("log", ["allow any any"]),
@@ -201,10 +201,10 @@ table inet bans {
     found = [f"{one.action} {one.ports} {one.source[0]}" for one in parse_policy(made.documents.items()).rules]
     assert sorted(found) == [
         "allow any host=web1",
-        "allow any network:ipv6",
-        "allow tcp/22 network:ipv4",
-        "allow tcp/23 network:ipv4",
-        "allow tcp/24 network:ipv4",
+        "allow any network:web1.ipv6",
+        "allow tcp/22 network:web1.ipv4",
+        "allow tcp/23 network:web1.ipv4",
+        "allow tcp/24 network:web1.ipv4",
         "deny tcp/23 any",
     ]
 
@@ -523,9 +523,9 @@ def test_json_says_the_same() -> None:
     made = import_nft([SavedRules("x.json", text, "web1")])
     found = [f"{one.id} {one.action} {one.ports} {one.source[0]}" for one in parse_policy(made.documents.items()).rules]
     assert found == [
-        "web1-c-1 allow tcp/22, tcp/80-90 network:net-10.0.0.0-8",
-        "web1-c-2 allow tcp/5 network:net-10.0.0.1",
-        "web1-c-3 allow tcp/23 network:web1-c-3-from",
+        "web1-c-1 allow tcp/22, tcp/80-90 network:web1.net-10.0.0.0-8",
+        "web1-c-2 allow tcp/5 network:web1.net-10.0.0.1",
+        "web1-c-3 allow tcp/23 network:web1.c-3-from",
         "web1-c-4 allow tcp/24 any",
         "web1-c-5 allow tcp/27 any",
         "web1-c-6 allow tcp/28 any",
@@ -574,3 +574,26 @@ def test_an_unknown_verdict_in_json_denies_what_it_may_drop(expression: Any) -> 
     made = import_nft([SavedRules("x.json", text, "web1")])
     assert any(one.effect is Effect.CLOSES for one in made.remarks)
     assert "web1-c-2" not in made.documents["web1.yaml"]
+
+
+def test_a_zone_of_an_interface_that_is_the_zone_of_all_others_too_needs_no_interface() -> None:
+    # As firewalld writes it: the zone of `eth0`, then the same for what is left.
+    made = imported('iifname "eth0" goto web', 'iifname "eth1" goto web', "goto web", web="tcp dport 80 accept")
+    assert input_of(made) == ["allow tcp/80 any"]
+    told = [one for one in made.remarks if "eth" in one.reason]
+    assert [one.effect for one in told] == [Effect.SAME, Effect.SAME]
+    assert told[0].reason.endswith("left out; the rule after it goes to `web` too")
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ('iifname "eth0" goto web', "tcp dport 22 accept", "goto web"),
+        ('iifname "eth0" goto web', "jump web", "tcp dport 22 accept"),
+        ('iifname "eth0" goto web', "ip saddr 10.0.0.0/8 goto web"),
+    ],
+)
+def test_a_jump_in_doubt_stays_in_doubt_where_the_next_rule_goes_elsewhere(rules: tuple[str, ...]) -> None:
+    made = imported(*rules, web="tcp dport 80 accept")
+    (told,) = [one for one in made.remarks if "eth0" in one.reason]
+    assert told.effect is Effect.CLOSES and "accepted by none of the rules after it there" in told.reason

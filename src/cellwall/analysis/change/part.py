@@ -38,6 +38,38 @@ def parts(both: Both) -> tuple[Part, ...]:
     return tuple(Part(both, units, version) for version, units in of.items() if units)
 
 
+class _Turn:
+    """Turns rows of the kinds of a table into rows of classes; `kinds` are those of each class."""
+
+    def __init__(self, kinds: Iterable[int]) -> None:
+        self._classes: defaultdict[int, int] = defaultdict(int)
+        for at, kind in enumerate(kinds):
+            self._classes[kind] |= 1 << at
+        self._bytes: dict[tuple[int, int], int] = {}
+        self._rows: dict[int, int] = {}
+
+    def classes(self, row: int) -> int:
+        """Give the classes (a bit each) of the kinds of a row."""
+        found = self._rows.get(row)
+        if found is None:
+            found = 0
+            for at, byte in enumerate(row.to_bytes((row.bit_length() + 7) // 8, "little")):
+                if byte:
+                    found |= self._byte(at, byte)
+            self._rows[row] = found
+        return found
+
+    def _byte(self, at: int, byte: int) -> int:
+        # Rows of one table are much alike: most of their bytes come again and again.
+        found = self._bytes.get((at, byte))
+        if found is None:
+            found = 0
+            for place in places_of(byte):
+                found |= self._classes.get(at << 3 | place, 0)
+            self._bytes[at, byte] = found
+        return found
+
+
 class Part:
     """The ends of one IP version, in classes that neither policy tells apart."""
 
@@ -72,17 +104,8 @@ class Part:
             for side, table in enumerate(whole.tables)
             for identity in whole.identities
         }
-        self._turned: dict[tuple[int, Identity, int], int] = {}
-        self._places: dict[tuple[int, Identity], dict[int, int]] = {}
-        for at, kinds in self._kinds.items():
-            held: defaultdict[int, int] = defaultdict(int)
-            for number, kind in enumerate(kinds):
-                held[kind] |= 1 << number
-            self._places[at] = dict(held)
-        self._rules = tuple(
-            tuple((ends.met_by_any(rule.destination), rule) for rule in near)
-            for ends, near in zip(self._ends, whole.near, strict=True)
-        )
+        self._turns = {at: _Turn(kinds) for at, kinds in self._kinds.items()}
+        self._speaking = self._ports_spoken_of()
         self._hints = tuple(
             (
                 side,
@@ -108,6 +131,18 @@ class Part:
                 for ports, rows in _by_ports(changes, opened):
                     yield from self._covered(opened, ports, rows, processes)
 
+    def _ports_spoken_of(self) -> list[list[PortSet]]:
+        """Give, for each class, the sets of ports of the rules near by that name it as a destination."""
+        named: defaultdict[PortSet, int] = defaultdict(int)
+        for ends, near in zip(self._ends, self._whole.near, strict=True):
+            for rule in near:
+                named[rule.ports] |= ends.met_by_any(rule.destination)
+        found: list[list[PortSet]] = [[] for _ in self._examples]
+        for ports, destinations in named.items():
+            for at in places_of(destinations):
+                found[at].append(ports)
+        return found
+
     def _stretches(self, at: int) -> Iterator[tuple[int, int]]:
         """Cut the ports of which rules that differ speak, at one destination, where some rule begins or ends."""
         if self._whole.everywhere:
@@ -117,11 +152,8 @@ class Part:
         if not region:
             return
         cuts = {0, LAST_POINT + 1}
-        for rules in self._rules:
-            for bits, rule in rules:
-                if bits >> at & 1:
-                    cuts |= {edge for span in rule.ports.spans for edge in (span.first, span.last + 1)}
-        cuts |= {edge for span in region.spans for edge in (span.first, span.last + 1)}
+        for ports in (region, *self._speaking[at]):
+            cuts |= {edge for span in ports.spans for edge in (span.first, span.last + 1)}
         for first, after in pairwise(sorted(cuts)):
             if first in region:
                 yield first, after - 1
@@ -142,14 +174,7 @@ class Part:
     def _row(self, side: int, at: int, point: int, caller: Identity, server: Identity) -> int:
         table = self._whole.tables[side]
         row = table.into(self._kinds[side, server][at], table.ports_at(point))
-        known = self._turned.get((side, caller, row))
-        if known is None:
-            known = 0
-            for kind, classes in self._places[side, caller].items():
-                if row >> kind & 1:
-                    known |= classes
-            self._turned[side, caller, row] = known
-        return known
+        return self._turns[side, caller].classes(row)
 
     def _count(self, at: int, rows: set[int], pairs: dict[int, int]) -> None:
         classes = sources = 0

@@ -88,14 +88,14 @@ def absence(policy: Policy, census: Census) -> Iterator[Finding]:
         for word, whos in ends(rule):
             for selector in dict.fromkeys(who.selector for who in whos if who.selector is not None):
                 if caught := _caught(selector, census):
-                    message = f"`{word}: {selector}` also catches {listed(caught)}, which have no such label"
+                    message = f"`{word}: {selector}` also catches {listed(caught)}, without that label"
                     present = _present(selector)
                     hint = f"ask for the label too: `{present}`" if present else ""
                     edits = replaced(rule, word, whos, selector, present) if present else ()
                     yield about(rule, Check.CAUGHT_BY_ABSENCE, Severity.WARNING, message, hint, edits=edits)
     for mode in policy.modes:
         if caught := _caught(mode.where, census):
-            message = f"`where: {mode.where}` also catches {listed(caught)}, which have no such label"
+            message = f"`where: {mode.where}` also catches {listed(caught)}, without that label"
             yield about_mode(mode, Check.CAUGHT_BY_ABSENCE, Severity.WARNING, message)
 
 

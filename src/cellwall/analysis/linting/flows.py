@@ -22,7 +22,7 @@ from cellwall.labels import Operator, Requirement, Selector
 from cellwall.policy import Action, Policy, Rule, Who
 from cellwall.traffic import ICMPS, Address, PortSet, Span, point
 
-DAY_S = 86400.0
+HOUR_S, DAY_S = 3600.0, 86400.0
 MOST_VALUES, MOST_PORTS, MOST_TRIED = 4, 16, 1000
 
 
@@ -56,7 +56,8 @@ def against_flows(policy: Policy, census: Census, observed: Observed, now: float
     uses = _uses(reach, distinct(kept))
     first = max(min((one.first_seen for one in kept), default=observed.since), observed.since)
     days = max(1, round((now - first) / DAY_S))
-    span = f"the last {days} days" if days > 1 else "the last day"
+    hours = max(1, round((now - first) / HOUR_S))
+    span = f"the last {days} days" if days > 1 else f"the last {hours} hours" if hours > 1 else "the last hour"
     allows = [one for one in policy.rules if one.action is Action.ALLOW and live(one, now) and one.in_time(now)]
     for rule in allows:
         use = uses.get(rule.id)

@@ -273,7 +273,7 @@ def places_outside(books: Iterable[AddressBook], fleet: Fleet) -> Iterator[tuple
                     edges |= {int(prefix.network_address), min(int(prefix.broadcast_address) + 1, most)}
         starts = sorted(edges)
         # Books, not names: two policies may mean different networks by one name.
-        seen: set[tuple[AddressBook, ...]] = set()
+        seen: dict[tuple[AddressBook, ...], Endpoint] = {}
         for first, last in zip(starts, [*(start - 1 for start in starts[1:]), most], strict=True):
             # The first addresses of the world are `this network` and loopback: no one's.
             at = max(first, (1 << 24) if version == 4 else (0x2000 << 112))
@@ -282,9 +282,32 @@ def places_outside(books: Iterable[AddressBook], fleet: Fleet) -> Iterator[tuple
                 at = (at | 0xFFFFFF) + 1 if own and version == 4 else at + 1
             held = tuple(book for book in listed if at <= last and make(at) in book)
             if at <= last and held not in seen:
-                seen.add(held)
-                title = " ".join(dict.fromkeys(f"network:{book.name}" for book in held)) or "elsewhere"
-                yield f"{title} (IPv{version})", Endpoint(make(at))
+                seen[held] = Endpoint(make(at))
+        for title, end in zip(_titles(tuple(seen)), seen.values(), strict=True):
+            yield f"{title} (IPv{version})", end
+
+
+def _titles(places: tuple[tuple[AddressBook, ...], ...]) -> Iterator[str]:
+    """Name places by the networks that hold them, without those that hold one of these too: `network:bastion`, and
+    `other network:office` for what of it no network within it has."""
+    having: dict[AddressBook, int] = {}
+    called: dict[frozenset[str], int] = {}
+    for at, held in enumerate(places):
+        for book in held:
+            having[book] = having.get(book, 0) | 1 << at
+        names = frozenset(book.name for book in held)
+        called[names] = called.get(names, 0) | 1 << at
+    for held in places:
+        inner = [one for one in held if not any(_within(having[other], having[one]) for other in held)]
+        named = " ".join(dict.fromkeys(f"network:{one.name}" for one in inner))
+        narrower = ~called[frozenset(book.name for book in held)] if inner else 0
+        for one in inner:
+            narrower &= having[one]
+        yield f"other {named}" if narrower else named or "elsewhere"
+
+
+def _within(some: int, others: int) -> bool:
+    return some != others and some & ~others == 0
 
 
 def all_identities(identities: Iterable[Identity]) -> tuple[Identity, ...]:

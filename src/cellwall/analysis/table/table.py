@@ -53,6 +53,8 @@ Both = tuple[frozenset[str], frozenset[str]]
 """The ids of rules, as the points of the source's and of the destination's side see it."""
 Stretch = tuple[int, Both]
 """From this class of ports on, these rules."""
+Profile = tuple[tuple[int, ...], tuple[int, ...]]
+"""The rows of a group along the line of ports: the classes of ports at which another begins, and its number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,8 @@ class Table:
     """The meaning of a policy for a fleet at one moment, for all pairs of ends and all ports.
 
     `assume` says whether modes count. `without` are rules left out; `books` and `selectors` are told apart too,
-    though no rule names them. A workload's traffic to itself, which always passes, is not in here."""
+    though no rule names them. A workload's traffic to itself, which always passes, is not in here. Rows are worked out
+    as they are asked for, by one thread at a time until all `profiles` are there."""
 
     def __init__(
         self,
@@ -191,8 +194,20 @@ class Table:
         return known
 
     def _at(self, group: int, ports: int) -> int:
-        firsts, rows = self.profiles[group]
+        firsts, rows = self.profile(group)
         return rows[bisect_right(firsts, ports) - 1]
+
+    def profile(self, group: int) -> Profile:
+        """Give the rows of a group of destinations along the line of ports; worked out when first asked for."""
+        known = self._profiles.get(group)
+        if known is None:
+            known = self._profiles[group] = self._make_profile(*self._wanted[group])
+        return known
+
+    @cached_property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The profiles of all groups; `rows` is whole only after it."""
+        return tuple(map(self.profile, range(len(self._wanted))))
 
     # --- ports ---
 
@@ -381,7 +396,8 @@ class Table:
         by_name, named = self._parts("destination")
         groups: dict[object, int] = {}
         self.group_of: list[int] = []
-        self.profiles: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        self._wanted: list[tuple[list[Part], Shared, int, Mode | None]] = []
+        self._profiles: dict[int, Profile] = {}
         self.rows: list[int] = []
         self._row_numbers: dict[int, int] = {}
         self._spread_rows: dict[int, int] = {}
@@ -401,7 +417,7 @@ class Table:
                 group = groups[key] = len(groups)
                 anyone = by_name.get(None, 0)
                 own = [named[part] for part in parts if part != anyone]
-                self.profiles.append(self._profile(own, shared, end.version, key[3]))
+                self._wanted.append((own, shared, end.version, key[3]))
             self.group_of.append(group)
 
     def _sweep(self, egress: frozenset[str], ingress: frozenset[str]) -> list[Stretch]:
@@ -440,9 +456,7 @@ class Table:
             found.append((edge, frozenset(active)))
         return found
 
-    def _profile(
-        self, own: list[Part], shared: Shared, version: int, grip: Mode | None
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _make_profile(self, own: list[Part], shared: Shared, version: int, grip: Mode | None) -> Profile:
         # A rule of which nobody is a source says nothing.
         egress = self._terms[0].keys() & set(chain.from_iterable(part[0] for part in own))
         alike = self._both_ways and all(part[0] == part[1] for part in own)

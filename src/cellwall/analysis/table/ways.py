@@ -168,7 +168,7 @@ class Ways:
         key = table.group_of[destination], outside
         found = self._runs.get(key)
         if found is None:
-            firsts, _ = table.profiles[key[0]]
+            firsts, _ = table.profile(key[0])
             rows = [table.into(destination, at) for at in firsts]
             found = self._runs[key] = [table.firsts[at] for at in firsts], self._inside(rows) if outside else rows
         return found

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from cellwall.cli.doctor.checks import Check, failed, good, warned
 from cellwall.traffic import CellwallError
-from cellwall.wire import AUTHORITY_PATH, MOST_ENROLMENT, Token, fingerprint, parse_token
+from cellwall.wire import AUTHORITY_PATH, MOST_ENROLMENT, Token, WireError, der_of, fingerprint, parse_token
 
 _PATIENCE_S = 5.0
 _SKEW_S, _MOST_SKEW_S = 30.0, 300.0
@@ -45,8 +45,8 @@ def _authority(host: str, port: int, token: Token | None) -> list[Check]:
     try:
         status, body, date = _get(host, port, blind)
         pem = body.decode("ascii")
-        shown = fingerprint(ssl.PEM_cert_to_DER_cert(pem.strip()))
-    except (OSError, HTTPException, ValueError) as error:
+        shown = fingerprint(der_of(pem))
+    except (OSError, HTTPException, ValueError, WireError) as error:
         says = f"it does not answer as a controller does: {str(error).lower()}"
         return [_failed("authority", says, "see that the address is that of `cellwall controller run --listen`")]
     if status != 200:

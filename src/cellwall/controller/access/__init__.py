@@ -1,6 +1,7 @@
 """Who may do what: roles and rights, people and their sessions, and how they prove who they are."""
 
-from cellwall.controller.access.change import check_change, check_relabelling
+from cellwall.controller.access.change import check_change, check_relabelling, seen_ground
+from cellwall.controller.access.hands import person_behind, persons_behind
 from cellwall.controller.access.person import (
     ADMIN,
     EVERYWHERE,
@@ -8,6 +9,7 @@ from cellwall.controller.access.person import (
     Person,
     Way,
     may_everywhere,
+    may_read_texts,
     may_see,
     may_touch,
     parse_binding,
@@ -29,8 +31,12 @@ __all__ = [
     "check_change",
     "check_relabelling",
     "may_everywhere",
+    "may_read_texts",
     "may_see",
     "may_touch",
     "need_of",
     "parse_binding",
+    "person_behind",
+    "persons_behind",
+    "seen_ground",
 ]

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from cellwall.controller.access.person import Person, may_touch
+from cellwall.controller.access.person import Person, may_see, may_touch
 from cellwall.controller.access.rights import Right
 from cellwall.controller.errors import Denied
 from cellwall.controller.ground import Ground
 from cellwall.controller.plan import Kind, Plan, PointPlan
 from cellwall.inventory import Fleet, Workload
 from cellwall.policy import Policy, Rule, Test
+
+
+def seen_ground(person: Person, ground: Ground) -> Ground:
+    """Give `ground` with the workloads alone that are `person`'s to see."""
+    if person.may(Right.READ):
+        return ground
+    seen = tuple(one for one in ground.fleet.workloads if may_see(person, one))
+    return replace(ground, fleet=Fleet(seen, ground.fleet.controllers))
 
 
 def check_change(person: Person, before: Ground, after: Ground, plan: Plan, right: Right = Right.AUTHOR) -> None:

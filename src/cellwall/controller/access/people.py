@@ -30,7 +30,7 @@ IDLE_S, LONGEST_S = 4 * 3600.0, 12 * 3600.0
 DAY_S, MOST_DAYS = 86_400.0, 366.0
 NOTED_EVERY_S = 60.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
-_OURS = frozenset({"controller", "nobody"})
+OURS = frozenset({"controller", "nobody"})
 """Who else stands in the audit log."""
 WRONG = "the name or the password is wrong, or the account is closed"
 Grants = Callable[[Sequence[str]], tuple[Binding, ...]]
@@ -157,7 +157,7 @@ class People:
         now = self._clock()
         account = self.store.account(name)
         row = SessionRow("", name, way.value, tuple(groups), now, now, now + LONGEST_S, origin)
-        if way is Way.OIDC and (not _NAME.fullmatch(name) or name in _OURS):
+        if way is Way.OIDC and (not _NAME.fullmatch(name) or name in OURS):
             raise NotSignedIn(
                 f"`{name[:128]}` cannot be a name here; wanted letters, digits, and `._@+-` behind the first"
             )
@@ -279,10 +279,10 @@ def digest_of(secret: str) -> str:
 
 def _keys(name: str, origin: str) -> tuple[tuple[str, int], ...]:
     named = f"name {name}" if _NAME.fullmatch(name) else "name"
-    return ((named, FREE_BY_NAME), (f"from {_subnet(origin)}", FREE_BY_ADDRESS))
+    return ((named, FREE_BY_NAME), (f"from {subnet(origin)}", FREE_BY_ADDRESS))
 
 
-def _subnet(origin: str) -> str:
+def subnet(origin: str) -> str:
     """Give what one asker has of addresses: an IPv4 address, or a /64 of IPv6 (RFC 4291, 2.5.1)."""
     try:
         address = canonical(ip_address(origin.partition("%")[0]))
@@ -296,7 +296,7 @@ def _nothing(_groups: Sequence[str]) -> tuple[Binding, ...]:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name) or name in _OURS:
+    if not _NAME.fullmatch(name) or name in OURS:
         raise ControllerError(f"`{name[:128]}` is no name; wanted letters, digits, and `._@+-` behind the first")
 
 

@@ -114,6 +114,15 @@ def may_everywhere(person: Person, right: Right, what: str) -> None:
         )
 
 
+def may_read_texts(person: Person) -> None:
+    """Raise `Denied` where the policy's texts are not `person`'s to read.
+
+    They are of the whole fleet, and cannot be cut along a selector: so whoever sees a part of the fleet only reads
+    them where writing them, or agreeing to them, is their business."""
+    if not (person.may(Right.READ) or person.may_somewhere(Right.AUTHOR) or person.may_somewhere(Right.APPROVE)):
+        may_everywhere(person, Right.READ, "the text of the policy")
+
+
 def may_see(person: Person, *workloads: Workload | None) -> bool:
     """Say whether one of these at least is theirs to see; None stands for an address that is nobody's."""
     return person.may(Right.READ) or any(one is not None and person.may(Right.READ, one.labels) for one in workloads)

@@ -80,6 +80,7 @@ ROUTES: dict[tuple[str, str], Need] = {
     ("DELETE", "/workloads/{name}"): _ENROL,
     ("GET", "/tokens"): _ENROL,
     ("POST", "/tokens"): _ENROL,
+    ("DELETE", "/tokens/{id}"): _ENROL,
     ("GET", "/labels"): _READ,
     ("PUT", "/labels/{name}"): _LABEL,
     ("GET", "/label-proposals"): _READ,

@@ -46,6 +46,7 @@ async def replay(desk: TheDesk, who: Who, body: Replayed) -> dict[str, Any]:
         raise ControllerError("wanted either `documents` or `revision`")
     documents = body.documents if body.revision is None else dict(control.rollouts.find(body.revision).documents)
     assert documents is not None
+    await desk.read(who, documents)
     after, now = control.ground(documents), desk.clock()
     if not who.may(Right.READ):
         check_change(who, control.ground(), after, await desk.plan(after), Right.READ)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from cellwall.controller.access.trail import Check, pages, sign_head
+from cellwall.controller.access.kept_head import kept_head, sign_and_keep
+from cellwall.controller.access.trail import Check, pages
 from cellwall.controller.api.desk import MOST_ITEMS, TheDesk, listed, moment
 from cellwall.controller.api.shapes import audit_shape
 from cellwall.controller.store.state import AuditEntry
@@ -49,14 +50,16 @@ async def audit(
 @router.get("/verify")
 async def verify(desk: TheDesk) -> dict[str, Any]:
     """Check the whole log against its hashes and the signatures of its head, and sign it as far as it goes."""
-    key, store = desk.control.authority.bundle_key, desk.control.store
-    checked = Check(desk.heads.heads(), key.public_key())
+    authority, store = desk.control.authority, desk.control.store
+    key, kept = authority.bundle_key, kept_head(authority.folder)
+    # What is kept beside the keys tells of a log that was cut with the heads in its own database.
+    checked = Check((*desk.heads.heads(), *((kept,) if kept is not None else ())), key.public_key())
     for some in pages(store):
         checked.take(some)
         await asyncio.sleep(0)
     found = checked.verdict()
     if found.broken_at is None:
-        sign_head(store, desk.heads, key, desk.clock())
+        sign_and_keep(store, desk.heads, key, authority.folder, desk.clock())
     return {"whole": found.broken_at is None, **asdict(found)}
 
 

@@ -16,13 +16,17 @@ from collections.abc import Awaitable, Callable, Set
 from contextlib import suppress
 from http import HTTPStatus
 from itertools import islice
+from time import monotonic
 from typing import Any
 
-from cellwall.controller.api.intake import Intake
-from cellwall.controller.api.lines import Line, Lines
+from cellwall.controller.api.intake import Believe, Intake
+from cellwall.controller.api.lines import Line, Lines, came_from
+from cellwall.controller.api.manners import Manners
+from cellwall.controller.api.neighbours import Attendants
 from cellwall.controller.control import Control
 from cellwall.controller.errors import ControllerError, Denied, NotFound, NotReady, StateError
 from cellwall.controller.store.flows import FlowStore
+from cellwall.controller.trust.testimony import credible
 from cellwall.inventory import InventoryError
 from cellwall.traffic import CellwallError
 from cellwall.wire import (
@@ -86,17 +90,23 @@ class Channel:
         heard: Callable[[], None],
     ) -> None:
         self._control = control
-        self.intake = Intake(flows, control.log)
+        self.intake = Intake(flows, control.log, self._believe)
         self._clock = clock
         self._changed = changed
         self._heard = heard
         self.well = True
         self.ask_elsewhere: Elsewhere = _nowhere
         """Asks an agent that is not connected here."""
+        self.attendants: Attendants | None = None
+        """Answers other controllers, where there may be others."""
         self._lines: dict[str, Line] = {}
         self._asked: dict[tuple[str, int], Future[Answer]] = {}
         self._number = 0
         self._facts: dict[Line, Facts] = {}
+        self._later: dict[Line, Facts] = {}
+        self._manners = Manners()
+        self._told: dict[str, tuple[str, ...]] = {}
+        """Which controllers each agent was told of."""
         self._denials: list[tuple[str, Denials]] = []
         self._due: dict[str, None] = {}
         self._work = asyncio.Event()
@@ -193,6 +203,16 @@ class Channel:
         self._changed()
         return HTTPStatus.OK, encode(reply)
 
+    def adopt(self, line: Line, wanted: str) -> tuple[HTTPStatus, str] | None:
+        """Let another controller ask ours, on a connection of its own."""
+        assert self._port is not None
+        if self.attendants is None:
+            return HTTPStatus.NOT_FOUND, "this controller is the only one\n"
+        refusal = self.attendants.refuse(line.tls, wanted)
+        if refusal is None:
+            self.attendants.attend(self._port.release(line))
+        return refusal
+
     def admit(self, line: Line) -> tuple[HTTPStatus, str] | None:
         """Look at the certificate of who asks for the channel."""
         try:
@@ -213,6 +233,8 @@ class Channel:
             message = _decoded(data)
             if self._lines.get(line.name) is line:
                 self._take(line, message)
+                if (wait_s := self._manners.wait_s(line.name, message, monotonic())) > 0 and self._port is not None:
+                    self._port.rest(line, wait_s)
             elif not line.greeted:
                 self._begin(line, message)
             else:
@@ -231,6 +253,9 @@ class Channel:
         if self._lines.get(line.name) is line:
             del self._lines[line.name]
             self._due.pop(line.name, None)
+            self.intake.forget(line.name)
+            self._told.pop(line.name, None)
+            self._manners.forget(line.name, monotonic())
             self._control.bye(line.name, self._clock())
             self._control.log("agent left", workload=line.name)
 
@@ -249,6 +274,7 @@ class Channel:
         self._port.greeted(line)
         if older is not None:
             self._port.abort(older)
+        self._told[line.name] = welcome.controllers
         self._say(line, welcome)
         self._control.log("agent came", workload=line.name, version=first.version, holds=first.holding.generation)
         self._want(line.name)
@@ -268,14 +294,13 @@ class Channel:
                 if reply is not None:
                     self._say(line, reply)
             case Facts():
-                # Of two that come together the later one counts.
-                self._facts[line] = message
-                self._work.set()
+                self._note(line, message)
             case Flows():
                 self._store(line, message)
             case Denials():
-                self._denials.append((line.name, message))
-                self._work.set()
+                if self._manners.keeps(line.name, message, monotonic()):
+                    self._denials.append((line.name, message))
+                    self._work.set()
             case Answer():
                 waiting = self._asked.get((line.name, message.id))
                 if waiting is not None and not waiting.done():
@@ -284,6 +309,22 @@ class Channel:
                 self._say(line, self._control.enrolment.renew(line.name, message.request, now))
             case Hello():
                 raise WireError("an agent says hello once")
+
+    def _note(self, line: Line, facts: Facts) -> None:
+        """Take facts now or later: of two that come together the later one counts."""
+        delay_s = 0.0 if line in self._later else self._manners.delay_s(line.name, facts, monotonic())
+        if line in self._later or delay_s > 0:
+            if line not in self._later:
+                asyncio.get_running_loop().call_later(delay_s, self._noted, line)
+            self._later[line] = facts
+            return
+        self._facts[line] = facts
+        self._work.set()
+
+    def _noted(self, line: Line) -> None:
+        facts = self._later.pop(line, None)
+        if facts is not None and self._lines.get(line.name) is line:
+            self._note(line, facts)
 
     def _say(self, line: Line, message: FromController) -> None:
         assert self._port is not None
@@ -326,7 +367,7 @@ class Channel:
             with self._control.store.transaction():
                 for line, facts in some.items():
                     try:
-                        self._control.facts(line.name, facts, now)
+                        self._control.facts(line.name, facts, now, came_from(line))
                     except (WireError, NotFound, InventoryError) as error:
                         # It was found before anything was written.
                         wrong[line] = error
@@ -370,6 +411,11 @@ class Channel:
 
     # --- flows ---
 
+    def _believe(self) -> Believe:
+        fleet, now = self._control.ground().fleet, self._clock()
+        # In another thread: the fleet is a value.
+        return lambda records, name: credible(records, name, fleet.by_address, now)
+
     def _store(self, line: Line, flows: Flows) -> None:
         line.batches += 1
         if line.batches >= WAITING_BATCHES and self._port is not None:
@@ -384,9 +430,17 @@ class Channel:
                 if flows.lost or flows.dropped:
                     lost, dropped = flows.lost, flows.dropped
                     self._control.log("flows lost", level="warning", workload=line.name, lost=lost, dropped=dropped)
-                self._say(line, Taken(batch=flows.batch))
+                self._say(line, Taken(batch=flows.batch, controllers=self._news_of_controllers(line.name)))
 
         self.intake.put(line.name, flows, lambda done: stored(done=done))
+
+    def _news_of_controllers(self, name: str) -> tuple[str, ...]:
+        # Whoever joins after an agent has connected would else be unknown to it when it is needed.
+        urls = self._control.peers.urls
+        if set(urls) == set(self._told.get(name, urls)):
+            return ()
+        self._told[name] = urls
+        return urls
 
 
 def _decoded(data: bytes | str) -> FromAgent:

@@ -8,8 +8,8 @@ import json
 import math
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -23,11 +23,13 @@ from cellwall.controller.access.oidc import OidcOptions, read_oidc
 from cellwall.controller.access.people import People
 from cellwall.controller.access.person import Person
 from cellwall.controller.access.provider import Provider
+from cellwall.controller.access.rights import Right
+from cellwall.controller.access.throttle import Buckets
 from cellwall.controller.api.channel import Channel
+from cellwall.controller.api.drafts import Drafts
 from cellwall.controller.control import Control
-from cellwall.controller.core import Wanted
-from cellwall.controller.errors import ControllerError, NotSignedIn
-from cellwall.controller.ground import Ground, compile_ground
+from cellwall.controller.errors import ControllerError, Denied, NotReady, NotSignedIn
+from cellwall.controller.ground import Ground, read_policy
 from cellwall.controller.metrics import Metrics
 from cellwall.controller.plan import Plan, make_plan
 from cellwall.controller.store.flows import FlowStore
@@ -51,6 +53,8 @@ from cellwall.traffic import (
 
 T = TypeVar("T")
 MOST_ITEMS = 10_000
+MOST_DRAFT, PATIENCE_S = 256 << 10, 20.0
+"""How long documents may be of whoever sees a part of the fleet only, and how long their check waits for its turn."""
 _AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -67,12 +71,18 @@ class Desk:
     metrics: Metrics = field(default_factory=Metrics)
     log_lines: Callable[[], Iterable[str]] = tuple[str]
     """Gives the last lines of the log."""
+    drafts: Drafts = field(default_factory=Drafts)
     people: People = field(init=False)
     heads: HeadStore = field(init=False)
     provider: Provider | None = field(init=False)
     hashing: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 2))
     asking: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 1))
     """So much at once: the hash of a password takes 32 MiB, and an identity provider is not to be flooded."""
+    beginning: Buckets = field(init=False, default_factory=partial(Buckets, 20, 0.1))
+    """Sign-ins with an identity provider that are begun from one address."""
+    working: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 3))
+    working_apart: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 1))
+    """Checks of documents at once: compiling, and writing flows down, need a thread and a processor too."""
 
     def __post_init__(self) -> None:
         store, file = self.control.store, self.control.options.oidc
@@ -81,13 +91,36 @@ class Desk:
         self.people = People(PeopleStore(store.database), store, self.clock, oidc.bindings_of if oidc else None)
         self.heads = HeadStore(store.database)
 
-    async def compile(self, ground: Ground) -> dict[str, Wanted]:
-        """Compile in another thread."""
-        return await asyncio.to_thread(compile_ground, ground, self.clock())
+    async def read(self, who: Person, documents: Mapping[str, str]) -> None:
+        """Read documents in another thread, so that nobody waits who reads them then. Raises `PolicyError`.
+
+        Of whoever sees a part of the fleet only, they are no longer than somebody's own policy is."""
+        if not (who.may(Right.READ) or who.may_somewhere(Right.AUTHOR)):
+            size = sum(len(one) for one in documents.values())
+            if size > MOST_DRAFT:
+                raise Denied(f"the documents have {size} characters; `{who.name}` may give {MOST_DRAFT} at most")
+        await asyncio.to_thread(read_policy, documents)
+
+    @asynccontextmanager
+    async def turn(self, who: Person) -> AsyncGenerator[None]:
+        """Work for whoever asks, a few at once; for all who see a part of the fleet only, one. Raises `NotReady`."""
+        among = self.working if who.may(Right.READ) else self.working_apart
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await among.acquire()
+        except TimeoutError:
+            raise NotReady("other documents are being checked; try again in a moment") from None
+        try:
+            yield
+        finally:
+            among.release()
 
     async def plan(self, ground: Ground) -> Plan:
         """Compare what `ground` wants with what is wanted at this moment."""
-        return await asyncio.to_thread(make_plan, self.control.wanted, await self.compile(ground))
+        after = await asyncio.to_thread(self.drafts.of, ground, self.clock())
+        return await asyncio.to_thread(
+            make_plan, self.control.wanted, after, self.control.rooms.of(self.control.standings)
+        )
 
     async def impact(self, after: Ground, since: float) -> Impact:
         """Say what changes for the flows that were seen, and for all that can be. Raises `FlowStoreError`."""

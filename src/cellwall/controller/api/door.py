@@ -19,7 +19,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cellwall.clients import REQUEST
-from cellwall.controller.access.people import digest_of
+from cellwall.controller.access.people import OURS, digest_of
 from cellwall.controller.access.person import ADMIN, Person, Way
 from cellwall.controller.access.rights import ROUTES, Need, Right, need_of
 from cellwall.controller.access.throttle import Bucket
@@ -109,6 +109,8 @@ class Door:
             if person is None:
                 raise NotSignedIn("the session or token is unknown, or ended; sign in again")
             return person
+        if scope["method"] not in SAFE:
+            _check_origin(headers)
         secret = cookie_of(headers, COOKIE)
         person = people.person_of(secret, origin) if secret else None
         if person is not None and scope["method"] not in SAFE:
@@ -167,18 +169,24 @@ def cookie_of(headers: Mapping[str, str], name: str) -> str:
     return found.value if found else ""
 
 
-def _check_same_site(headers: Mapping[str, str], secret: str) -> None:
-    # Three walls: SameSite=Strict of the cookie, where the request comes from, a token that other sites cannot read.
+def _check_origin(headers: Mapping[str, str]) -> None:
+    """Raise `Denied` where another site sends the request: it is not to sign anybody in, either."""
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != headers.get("host"):
         raise Denied("the request comes from another site")
+
+
+def _check_same_site(headers: Mapping[str, str], secret: str) -> None:
+    # Three walls: SameSite=Strict of the cookie, where the request comes from, a token that other sites cannot read.
     if not secrets.compare_digest(headers.get(CSRF, "").encode(), csrf_of(secret).encode()):
         raise Denied("the request lacks its `X-CSRF-Token`; it is in the answer of `GET /api/v1/session`")
 
 
 def _at_socket(scope: Scope) -> Person:
     client = scope.get("client")
-    return Person(client[0] if client and client[0] else "local", ADMIN, Way.SOCKET)
+    name = str(client[0]) if client and client[0] else "local"
+    # A user who is called as the controller itself is in the log is not to be taken for it.
+    return Person(f"user {name}" if name in OURS else name, ADMIN, Way.SOCKET)
 
 
 def _origin(scope: Scope) -> str:

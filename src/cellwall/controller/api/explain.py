@@ -22,7 +22,7 @@ from cellwall.controller.store.flows import Query as Wanted
 from cellwall.flows import Flow as SeenFlow
 from cellwall.flows import Side
 from cellwall.policy import NOBODY, Decision, Endpoint, Flow, Identity, Tier, decide, endpoint
-from cellwall.traffic import PortSet, Span, parse_network, point
+from cellwall.traffic import PortSet, Span, parse_network, point, port_name
 from cellwall.wire import Facts, Holds
 
 router = APIRouter()
@@ -67,6 +67,10 @@ async def why(
     wanted = ports(port, ground.policy)
     if not wanted:
         raise ControllerError(f"`{port}` names no port")
+    if not port.isdecimal() and wanted.size() > 1:
+        raise ControllerError(
+            f"`{port}` is {wanted.size()} ports; ask for one, such as `{port_name(wanted.spans[0].first)}`"
+        )
     # A bare number is TCP and UDP: TCP comes first on the line of ports.
     flow = _flow(ground, source, destination, wanted.spans[0].first, Identity(user, unit))
     owners = [ground.fleet.by_address.get(one.address) for one in (flow.source, flow.destination)]

@@ -45,6 +45,20 @@ def point_plan_shape(point_plan: PointPlan) -> Json:
         "members_joining": point_plan.joining,
         "members_leaving": point_plan.leaving,
         "misfits": [misfit_shape(one) for one in point_plan.misfits],
+        "weight": weight_shape(point_plan),
+    }
+
+
+def weight_shape(point_plan: PointPlan) -> Json | None:
+    """What a point's table takes, in bytes; `room` is null where its host did not say what it can give."""
+    weight = point_plan.weight
+    if weight is None:
+        return None
+    return {
+        "elements": weight.elements,
+        "kernel_bytes": weight.held,
+        "peak_bytes": weight.peak,
+        "room_bytes": point_plan.room or None,
     }
 
 
@@ -54,6 +68,9 @@ def plan_shape(plan: Plan) -> Json:
         "summary": {kind.value: plan.count(kind) for kind in Kind},
         "points": [point_plan_shape(one) for one in plan.points],
         "refused": [{"workload": name, **misfit_shape(one)} for name, one in plan.misfits],
+        "cramped": [
+            {"workload": one.workload, "reason": one.shortage, **(weight_shape(one) or {})} for one in plan.cramped
+        ],
     }
 
 
@@ -120,6 +137,7 @@ def _counterexample(one: Counterexample) -> Json:
         "ports": str(one.ports),
         "service": one.service,
         "alike": one.alike,
+        "by_way_of": [hop.destination for hop in one.path[:-1]],
     }
 
 

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from cellwall.controller.api.desk import Body, Desk, Number, TheDesk, moment, page
+from cellwall.controller.api.desk import Body, Desk, Number, TheDesk, Who, moment, page
 from cellwall.controller.ground import Ground
 from cellwall.inventory import Workload
 
@@ -54,8 +54,11 @@ async def ground(
 
 
 @router.post("")
-async def drafted(desk: TheDesk, body: Drafted, limit: Limit = MOST_WORKLOADS, cursor: str | None = None) -> Response:
+async def drafted(
+    desk: TheDesk, who: Who, body: Drafted, limit: Limit = MOST_WORKLOADS, cursor: str | None = None
+) -> Response:
     """Give the fleet as it would be with other documents in force: what they declare in place of what those do."""
+    await desk.read(who, body.documents)
     found = desk.control.ground(body.documents)
     return await _answer(desk, found, body.documents, desk.clock(), limit, cursor)
 

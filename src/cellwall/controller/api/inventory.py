@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from cellwall.analysis import run_tests
+from cellwall.analysis import TestResult, run_tests
 from cellwall.classify import Facts as KnownFacts
 from cellwall.classify import Listening as KnownListening
 from cellwall.classify import Proposal, propose
-from cellwall.controller.access import Right, check_relabelling, may_see, may_touch
+from cellwall.controller.access import Person, Right, check_relabelling, may_see, may_touch
 from cellwall.controller.api.controllers import all_controllers, held_shape
 from cellwall.controller.api.desk import MOST_ITEMS, Author, Body, Desk, TheDesk, Who, listed, moment, page
 from cellwall.controller.api.findings import plan_shape, test_shape
@@ -23,8 +23,9 @@ from cellwall.controller.control import read_addresses
 from cellwall.controller.core import Row
 from cellwall.controller.errors import Conflict, NotFound
 from cellwall.controller.ground import relabel
-from cellwall.controller.store.state import LabelSource, WorkloadRow, broken_link
+from cellwall.controller.store.state import LabelSource, TokenRow, WorkloadRow, broken_link
 from cellwall.controller.testing import failure
+from cellwall.controller.trust.tokens import token_id
 from cellwall.inventory import Workload, check_name
 from cellwall.labels import Labels
 
@@ -68,7 +69,7 @@ class Accepted(Body):
 
 
 @router.get("/status")
-async def status(desk: TheDesk) -> dict[str, Any]:
+async def status(desk: TheDesk, who: Who) -> dict[str, Any]:
     """Say how the controller and its fleet are."""
     control, now = desk.control, desk.clock()
     rows = control.rollout(now)
@@ -89,20 +90,23 @@ async def status(desk: TheDesk) -> dict[str, Any]:
             "known": sum(one.agent for one in ground.fleet.workloads),
             "connected": len(desk.channel.connected) + len(control.peers.elsewhere),
         },
-        # Flows are kept by the controller to which an agent is connected: of several, each knows its own.
         "controllers": all_controllers(desk),
         "held": held_shape(desk),
         "points": dict(Counter(row.state for row in rows.values())),
         "modes": dict(Counter(one.ruleset.mode for one in control.wanted.values())),
-        "conflicts": [{"address": str(address), "workloads": list(names)} for address, names in ground.fleet.conflicts],
+        "conflicts": [
+            {"address": str(address), "workloads": list(names)}
+            for address, names in ground.fleet.conflicts
+            if may_see(who, *(ground.fleet.by_name[name] for name in names))
+        ],
         "next_change": control.next_change(now),
-        "tests": _tests(desk),
+        "tests": _tests(desk, who),
         # The last thousand entries; what is before them is checked by whoever exports the log.
         "audit_broken_at": broken_link(audit[1:], first),
     }
 
 
-def _tests(desk: Desk) -> dict[str, Any]:
+def _tests(desk: Desk, who: Person) -> dict[str, Any]:
     tests = desk.control.tests
     results = tests.report.results if tests.report else ()
     return {
@@ -111,11 +115,16 @@ def _tests(desk: Desk) -> dict[str, Any]:
         "passed": sum(one.passed for one in results),
         "vacuous": [one.test.id for one in results if one.vacuous],
         "failed": [
-            {"id": one.test.id, "since": tests.outcomes[one.test.id].since, "failure": failure(one)}
+            {"id": one.test.id, "since": tests.outcomes[one.test.id].since, "failure": _failure(one, who)}
             for one in results
             if not one.passed
         ],
     }
+
+
+def _failure(one: TestResult, who: Person) -> str:
+    # It names workloads of anywhere.
+    return failure(one) if who.may(Right.READ) else "the counterexample is for who sees the whole fleet"
 
 
 @router.get("/workloads")
@@ -180,30 +189,44 @@ async def make_token(desk: TheDesk, who: Who, author: Author, body: NewToken) ->
     known = desk.control.ground().fleet.by_name.get(body.workload or "")
     may_touch(who, Right.ENROL, [*([known] if known else []), Workload(body.workload or "new", labels)])
     if body.dry_run:
-        return {"token": None, "labels": dict(labels), "uses": body.uses, "ttl_s": body.ttl_s}
+        return {"token": None, "id": None, "labels": dict(labels), "uses": body.uses, "ttl_s": body.ttl_s}
     token = desk.control.enrolment.mint(labels, body.uses, body.ttl_s, body.workload, author, desk.clock())
-    return {"token": str(token), "labels": dict(labels), "uses": body.uses, "ttl_s": body.ttl_s}
+    made = {"labels": dict(labels), "uses": body.uses, "ttl_s": body.ttl_s}
+    return {"token": str(token), "id": token_id(token.secret), **made}
 
 
 @router.get("/tokens")
 async def tokens(desk: TheDesk, who: Who) -> dict[str, Any]:
-    """List tokens, without their secrets."""
-    return listed(
-        [
-            {
-                "id": one.id,
-                "labels": dict(one.labels),
-                "workload": one.workload,
-                "uses": one.uses,
-                "used": one.used,
-                "expires": one.expires,
-                "created": one.created,
-                "author": one.author,
-            }
-            for one in desk.control.store.tokens()
-            if who.may(Right.ENROL, one.labels)
-        ]
-    )
+    """List tokens, without their secrets; `usable` are those that still let somebody in."""
+    now = desk.clock()
+    return listed([_token(one, now) for one in desk.control.store.tokens() if who.may(Right.ENROL, one.labels)])
+
+
+@router.delete("/tokens/{id}")
+async def revoke_token(desk: TheDesk, who: Who, author: Author, id: str, dry_run: bool = False) -> dict[str, Any]:
+    """Let an enrolment token end at once; whoever enrolled with it stays in the fleet."""
+    now = desk.clock()
+    found = next((one for one in desk.control.store.tokens() if one.id == id), None)
+    if found is None:
+        raise NotFound(f"there is no token `{id}`")
+    may_touch(who, Right.ENROL, [Workload(found.workload or "new", found.labels)])
+    if not dry_run:
+        desk.control.enrolment.revoke_token(id, author, now)
+    return _token(found, now)
+
+
+def _token(row: TokenRow, now: float) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "labels": dict(row.labels),
+        "workload": row.workload,
+        "uses": row.uses,
+        "used": row.used,
+        "usable": row.used < row.uses and now < row.expires,
+        "expires": row.expires,
+        "created": row.created,
+        "author": row.author,
+    }
 
 
 @router.get("/labels")

@@ -2,6 +2,7 @@
 
 accept ─ handshakes, in order, a few milliseconds a turn ─┬─ POST /v1/enroll ── one answer, and the end
  (the kernel queues the others)                           ├─ GET /v1/ca ─────── one answer, and the end
+                                                          ├─ GET /v1/controller  given away: see `neighbours.py`
                                                           ├─ GET /v1/health ─── one answer, and the end
                                                           └─ GET /v1/agent ──── WebSocket: messages, both ways
 
@@ -32,7 +33,10 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from cellwall.controller.api.frames import BINARY, CLOSE, PING, PONG, TEXT, Frames, Nonsense, frame
+from cellwall.controller.api.neighbours import NAME as CONTROLLER_NAME
+from cellwall.controller.api.neighbours import PATH as CONTROLLER_PATH
 from cellwall.controller.api.posted import answered, posted
+from cellwall.traffic import Address, AddressError, parse_address
 from cellwall.wire import AGENT_PATH, AUTHORITY_PATH, ENROL_PATH, HEALTH_PATH, MOST_FROM_AGENT, Rejected, encode
 
 PING_EVERY_S, SILENT_S, STALLED_S, GREETING_S = 20.0, 45.0, 20.0, 15.0
@@ -47,6 +51,8 @@ SLICE_S = 0.01
 """So long the loop does handshakes before it looks after those that are connected."""
 ACCEPT_AT_ONCE, MOST_YOUNG, BACKLOG = 32, 1024, 2048
 """So many connections are accepted in a turn, and so many at most are not greeted yet; the kernel keeps the others."""
+MOST_OWED = 1 << 16
+"""Who has so many bytes to read gets no answers to its pings."""
 READ, WRITE_AT_ONCE = 1 << 16, 1 << 18
 _OVER = (State.CLOSING, State.CLOSED)
 NO_FILES_PAUSE_S, LINGER_S = 0.2, 2.0
@@ -87,6 +93,10 @@ class Host(Protocol):
         """Look at who asks for the channel, and name the line; or give the answer that turns it away."""
         ...
 
+    def adopt(self, line: Line, wanted: str) -> tuple[HTTPStatus, str] | None:
+        """Look at who asks as a controller for the one `wanted`, and take its connection; or give the answer."""
+        ...
+
     def heard(self, line: Line, data: bytes | str) -> None:
         """Take a message."""
         ...
@@ -100,8 +110,8 @@ class Line:
     """One connection. `name` is the workload whose certificate it showed, once it is admitted."""
 
     __slots__ = (
-        "batches", "began", "begun", "frames", "greeted", "heard", "name", "number", "out", "parts", "paused", "stage",
-        "stuck", "tls", "ws",
+        "batches", "began", "begun", "frames", "greeted", "heard", "name", "number", "out", "parts", "paused",
+        "rests_until", "stage", "stuck", "tls", "ws",
     )  # fmt: skip
 
     def __init__(self, tls: ssl.SSLSocket, now: float) -> None:
@@ -122,6 +132,7 @@ class Line:
         self.batches = 0
         """How many of its batches of flows wait for the store."""
         self.paused = False
+        self.rests_until = 0.0
 
 
 class Lines:
@@ -195,10 +206,16 @@ class Lines:
 
     def resume(self, line: Line) -> None:
         """Read again."""
-        if line.paused and line.stage is Stage.OPEN:
+        if line.paused and line.stage is Stage.OPEN and monotonic() >= line.rests_until:
             line.paused = False
             line.heard = monotonic()
             self._loop.add_reader(line.number, self._readable, line)
+
+    def rest(self, line: Line, for_s: float) -> None:
+        """Read nothing from an agent for so long."""
+        line.rests_until = monotonic() + for_s
+        self.pause(line)
+        self._loop.call_later(for_s + 0.001, self.resume, line)
 
     def abort(self, line: Line) -> None:
         """Hang up at once."""
@@ -216,6 +233,15 @@ class Lines:
         self._accept_again()
         if line.name and was is not Stage.SHAKING:
             self._host.gone(line)
+
+    def release(self, line: Line) -> ssl.SSLSocket:
+        """Give a connection away on which nothing was said yet: it is another's from here on."""
+        self._loop.remove_reader(line.number)
+        line.stage = Stage.CLOSED
+        self._ended(line)
+        self._young.pop(line.number, None)
+        self._accept_again()
+        return line.tls
 
     def close(self) -> None:
         """Hang up on everybody, and listen no longer."""
@@ -396,7 +422,7 @@ class Lines:
                 self._host.heard(line, one.data)
             elif one.kind == TEXT:
                 self._host.heard(line, one.data.decode("utf-8", "replace"))
-            elif one.kind == PING:
+            elif one.kind == PING and len(line.out) < MOST_OWED:
                 self._write(line, frame(PONG, one.data))
             elif one.kind == CLOSE:
                 self._close(line, CloseCode.NORMAL_CLOSURE)
@@ -417,6 +443,11 @@ class Lines:
             ready = self._host.ready()
             status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
             response = ws.reject(status, "ready\n" if ready else "not ready\n")
+        elif request.path == CONTROLLER_PATH:
+            refusal = self._host.adopt(line, request.headers.get(CONTROLLER_NAME, ""))
+            if refusal is None:
+                return
+            response = ws.reject(*refusal)
         elif request.path != AGENT_PATH:
             response = ws.reject(HTTPStatus.NOT_FOUND, f"wanted {AUTHORITY_PATH}, {ENROL_PATH} or {AGENT_PATH}\n")
         elif (refusal := self._host.admit(line)) is not None:
@@ -536,6 +567,14 @@ class Lines:
         if line.name:
             self._log("agent hung up on", level="warning", workload=line.name, why=why)
         self.abort(line)
+
+
+def came_from(line: Line) -> Address | None:
+    """Give the address at the other end of a connection."""
+    try:
+        return parse_address(str(line.tls.getpeername()[0]).partition("%")[0])
+    except (OSError, AddressError):
+        return None
 
 
 def _peer(line: Line) -> str:

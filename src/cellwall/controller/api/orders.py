@@ -15,7 +15,7 @@ from cellwall.controller.api.desk import Author, Body, Desk, TheDesk, Who, liste
 from cellwall.controller.api.shapes import key_shape
 from cellwall.controller.errors import Conflict, ControllerError, Denied
 from cellwall.controller.ground import Ground
-from cellwall.controller.orders import Reach, reach
+from cellwall.controller.orders import Reach, reach, still_waiting
 from cellwall.controller.store.flows import Query
 from cellwall.controller.store.orders import OrderRow
 from cellwall.flows import Flow as SeenFlow
@@ -28,7 +28,7 @@ from cellwall.traffic import EVERYTHING, AddressError, parse_network
 router = APIRouter(prefix="/orders")
 MOST_EXEMPT, MOST_LOOKED_AT, MOST_SHOWN = 50_000, 50_000, 200
 LONGEST_WAIT_S, LONGEST_S = 60.0, 366 * 86_400.0
-LOOK_EVERY_S, LOOK_A_POINT_S = 0.01, 0.00001
+LOOK_EVERY_S, LOOK_A_POINT_S = 0.01, 0.000005
 Ends = list[str]
 Wait = Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)]
 
@@ -238,13 +238,19 @@ def _is_end(made: Order, one: Workload) -> bool:
 async def _settled(desk: Desk, name: str, wait_s: float, *, lifted: bool) -> tuple[float, Reach]:
     """Wait until an order is in force, or gone, everywhere that can be reached; how long that took."""
     desk.changed()
-    clock = asyncio.get_running_loop().time
+    clock, control = asyncio.get_running_loop().time, desk.control
     began = clock()
+    waiting: tuple[str, ...] = ()
     while True:
-        found, took_s = _reach(desk, name, lifted=lifted), clock() - began
-        if found.everywhere or took_s >= wait_s:
-            return took_s, found
-        await asyncio.sleep(LOOK_EVERY_S + LOOK_A_POINT_S * found.points)
+        # Whom it was waited for is looked at again, and all only when none of these is left.
+        if waiting and clock() - began < wait_s:
+            waiting = still_waiting(waiting, control.wanted, control.standings)
+        if not waiting or clock() - began >= wait_s:
+            found, took_s = _reach(desk, name, lifted=lifted), clock() - began
+            waiting = found.waiting
+            if found.everywhere or took_s >= wait_s:
+                return took_s, found
+        await asyncio.sleep(LOOK_EVERY_S + LOOK_A_POINT_S * len(waiting))
 
 
 def _reach(desk: Desk, name: str, *, lifted: bool) -> Reach:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from difflib import unified_diff
 from typing import Annotated, Any, cast
@@ -11,15 +12,27 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from cellwall.analysis import lint, run_tests
-from cellwall.controller.access import Person, Right, check_change, may_touch
+from cellwall.controller.access import (
+    Person,
+    Right,
+    check_change,
+    may_read_texts,
+    may_see,
+    may_touch,
+    person_behind,
+    persons_behind,
+    seen_ground,
+)
 from cellwall.controller.api.desk import Author, Body, Number, TheDesk, Who, jsonable, listed, moment
 from cellwall.controller.api.findings import change_shape, finding_shape, plan_shape, replay_shape, test_shape
 from cellwall.controller.api.shapes import revision_shape, row_shape
+from cellwall.controller.core import Row
 from cellwall.controller.errors import Conflict, Denied
 from cellwall.controller.ground import read_policy
 from cellwall.controller.store.state import Revision, RevisionState
 from cellwall.controller.testing import failure
 from cellwall.controller.waves import opened
+from cellwall.inventory import Workload
 from cellwall.policy import Policy, Rollout, Wave, parse_waves
 
 router = APIRouter(prefix="/policy")
@@ -70,19 +83,24 @@ class Reverted(Body):
 
 
 @router.get("")
-async def in_force(desk: TheDesk) -> dict[str, Any]:
+async def in_force(desk: TheDesk, who: Who) -> dict[str, Any]:
     """Show the policy in force."""
     control = desk.control
+    may_read_texts(who)
     return revision_shape(control.revision, control.store.progress(), whole=True)
 
 
 @router.post("/check")
-async def check(desk: TheDesk, body: Checked) -> dict[str, Any]:
-    """Read documents, and say what is wrong with them or how much there is."""
-    ground, now = desk.control.ground(body.documents), desk.clock()
+async def check(desk: TheDesk, who: Who, body: Checked) -> dict[str, Any]:
+    """Read documents, and say what is wrong with them or how much there is.
+
+    They are looked at with the part of the fleet that is theirs to see who ask."""
+    await desk.read(who, body.documents)
+    ground, now = seen_ground(who, desk.control.ground(body.documents)), desk.clock()
     policy = ground.policy
-    findings = await asyncio.to_thread(lint, policy, ground.fleet, now)
-    results = await asyncio.to_thread(run_tests, policy, ground.fleet, now)
+    async with desk.turn(who):
+        findings = await asyncio.to_thread(lint, policy, ground.fleet, now)
+        results = await asyncio.to_thread(run_tests, policy, ground.fleet, now)
     return {
         "ok": True,
         "rules": len(policy.rules),
@@ -112,6 +130,7 @@ async def apply(desk: TheDesk, who: Who, author: Author, body: Applied) -> dict[
     """
     control = desk.control
     base = control.revision.number
+    await desk.read(who, body.documents)
     policy = read_policy(body.documents)
     planned = await _plan(desk, body.documents, body.since, who)
     if planned["refused"] and not body.accept_refused:
@@ -120,6 +139,8 @@ async def apply(desk: TheDesk, who: Who, author: Author, body: Applied) -> dict[
             f"{len(planned['refused'])} rules cannot be expressed where they belong, first `{first['rule']}` "
             f"at `{first['workload']}`: {first['reason']}; accept that, or change them"
         )
+    if not body.accept_refused:
+        _check_room(planned, "or accept that with `--accept-refused`")
     failed = [one["failure"] for one in planned["tests"] if not one["passed"]]
     if failed and not body.accept_failed:
         raise Conflict(f"{failed[0]}; {len(failed)} in all; change the policy, or accept that with `accept_failed`")
@@ -138,6 +159,8 @@ async def apply(desk: TheDesk, who: Who, author: Author, body: Applied) -> dict[
         "waves": [wave.name for wave in how.waves],
         "settle_s": how.settle_s,
         "approvals": needed,
+        # Who answers for it: a token may be gone when somebody is to agree.
+        "owner": who.owner,
     }
     now = desk.clock()
     with control.store.transaction():
@@ -151,10 +174,11 @@ async def apply(desk: TheDesk, who: Who, author: Author, body: Applied) -> dict[
             accepted=[
                 *failed,
                 *(f"`{one['workload']}` cannot express `{one['rule']}`: {one['reason']}" for one in planned["refused"]),
+                *(f"`{one['workload']}` would refuse it: {one['reason']}" for one in planned["cramped"]),
             ],
         )
     if not needed:
-        _release(desk, revision.number, policy, author, how, base)
+        _release(desk, revision, policy, author, how, base)
     return {"revision": revision.number, "state": control.rollouts.state(revision.number), **shown}
 
 
@@ -176,11 +200,9 @@ async def approve(desk: TheDesk, who: Who, author: Author, number: Number, body:
     revision = control.rollouts.find(number)
     policy = read_policy(revision.documents)
     base = cast("int", revision.plan.get("base", 0))
-    if who.owner == revision.author and who.name != revision.author:
-        raise Denied(
-            f"`{author}` was made by `{who.owner}`, as was revision `{number}`; somebody else has to agree to it"
-        )
+    _check_another(desk, who, revision)
     _may_judge(desk, who, revision)
+    _may_let_go(desk, who, policy)
     if control.rollouts.state(number) is RevisionState.PROPOSED and control.revision.number != base:
         raise Conflict(
             f"revision `{number}` was planned on revision `{base}`, and `{control.revision.number}` is in force; "
@@ -192,16 +214,23 @@ async def approve(desk: TheDesk, who: Who, author: Author, number: Number, body:
     failed = [failure(one) for one in results if not one.passed and one.test.id not in accepted]
     if failed:
         raise Conflict(f"{failed[0]}; that was not so when it was proposed; it has to be proposed again")
-    agreed = control.rollouts.consent(number, author, body.note, now, agrees=True)
+    # What was asked for when it was proposed, and what the fleet as it is by now asks for.
+    made = plan_shape(await desk.plan(ground))
+    may_touch(who, Right.APPROVE, _changing(desk, made))
+    known = {one["workload"] for one in cast("list[Any]", revision.plan.get("cramped", []))}
+    _check_room(made, "that was not so when it was proposed", known)
+    needed = max((one["reviewers"] for one in _needed(desk, policy, made)), default=0)
+    control.rollouts.consent(number, author, body.note, now, agrees=True)
     asked = _asked(desk, number)
-    if agreed >= asked["reviewers_needed"]:
+    asked["reviewers_needed"] = max(needed, asked["reviewers_needed"])
+    if len(_agreed(desk, revision)) >= asked["reviewers_needed"]:
         plan = revision.plan
         how = replace(
             policy.rollout,
             waves=parse_waves(cast("list[str]", plan.get("waves", ["all"]))),
             settle_s=cast("float", plan.get("settle_s", 0.0)),
         )
-        _release(desk, number, policy, author, how, base)
+        _release(desk, revision, policy, author, how, base)
     return {"revision": number, "state": control.rollouts.state(number), **asked}
 
 
@@ -215,10 +244,11 @@ async def reject(desk: TheDesk, who: Who, author: Author, number: Number, body: 
 
 
 @router.get("/tests")
-async def standing_tests(desk: TheDesk) -> dict[str, Any]:
+async def standing_tests(desk: TheDesk, who: Who) -> dict[str, Any]:
     """Say how the tests of the policy in force stand, and since when; they are checked again after every change.
 
     `current` is false while a change is not checked yet."""
+    may_read_texts(who)
     tests = desk.control.tests
     report = tests.report
     results = report.results if report else ()
@@ -231,10 +261,10 @@ async def standing_tests(desk: TheDesk) -> dict[str, Any]:
 
 
 @router.get("/rollout")
-async def rollout(desk: TheDesk) -> dict[str, Any]:
+async def rollout(desk: TheDesk, who: Who) -> dict[str, Any]:
     """Say how every point stands to the revision in force; done is when all hold it."""
     control, now = desk.control, desk.clock()
-    rollouts = control.rollouts
+    rollouts, fleet = control.rollouts, control.ground().fleet.by_name
     known, course = control.store.progress().get(control.revision.number), rollouts.course
     compiling = control.stale or control.compiled != control.revision.number
     return {
@@ -250,25 +280,34 @@ async def rollout(desk: TheDesk) -> dict[str, Any]:
         "waves": control.waves(now),
         "settle_s": course.settle_s if course else 0.0,
         "well_since": course.well or None if course else None,
-        "unexpected_denials": list(rollouts.health.unexpected),
+        "unexpected_denials": list(rollouts.health.unexpected) if who.may(Right.READ) else [],
         "failing_checks": list(rollouts.health.failing),
-        **listed([row_shape(row) for row in control.rollout(now).values()]),
+        **listed([_row(desk, row) for row in control.rollout(now).values() if may_see(who, fleet.get(row.workload))]),
     }
 
 
+def _row(desk: TheDesk, row: Row) -> dict[str, Any]:
+    seen = desk.control.hold.ahead.get(row.workload)
+    shape = row_shape(row)
+    if seen is None:
+        return shape
+    why = f"nothing is sent to it, as it says that it holds more than is known here (revision {seen})"
+    return {**shape, "reason": why}
+
+
 @router.post("/rollout/halt")
-async def halt(desk: TheDesk, author: Author, body: Said) -> dict[str, Any]:
+async def halt(desk: TheDesk, who: Who, author: Author, body: Said) -> dict[str, Any]:
     """Open no further wave of the revision that is on its way, until it is resumed or reverted."""
     desk.control.rollouts.halt(author, body.note or f"`{author}` halted it", desk.clock())
-    return await rollout(desk)
+    return await rollout(desk, who)
 
 
 @router.post("/rollout/resume")
-async def resume(desk: TheDesk, author: Author, body: Said) -> dict[str, Any]:
+async def resume(desk: TheDesk, who: Who, author: Author, body: Said) -> dict[str, Any]:
     """Go on with a halted rollout; what was seen of it so far is accepted."""
     desk.control.rollouts.resume(author, body.note, desk.clock())
     desk.changed()
-    return await rollout(desk)
+    return await rollout(desk, who)
 
 
 @router.post("/revert")
@@ -292,14 +331,16 @@ async def revisions(desk: TheDesk) -> dict[str, Any]:
 
 
 @router.get("/revisions/{number}")
-async def revision(desk: TheDesk, number: Number) -> dict[str, Any]:
+async def revision(desk: TheDesk, who: Who, number: Number) -> dict[str, Any]:
     """Show one revision with its documents and its plan."""
+    may_read_texts(who)
     return revision_shape(desk.control.rollouts.find(number), desk.control.store.progress(), whole=True)
 
 
 @router.get("/diff")
-async def diff(desk: TheDesk, a: Number, b: Number | None = None) -> dict[str, Any]:
+async def diff(desk: TheDesk, who: Who, a: Number, b: Number | None = None) -> dict[str, Any]:
     """Compare the documents of two revisions; without `b`, with those in force."""
+    may_read_texts(who)
     control = desk.control
     old, new = control.rollouts.find(a), control.revision if b is None else control.rollouts.find(b)
     files: list[dict[str, Any]] = []
@@ -324,6 +365,8 @@ async def _plan(
     right: Right = Right.AUTHOR,
 ) -> dict[str, Any]:
     """Plan; where `who` is given, only what they have `right` for: else `Denied`."""
+    if who is not None:
+        await desk.read(who, documents)
     after, now = desk.control.ground(documents), desk.clock()
     made = await desk.plan(after)
     if who is not None:
@@ -351,6 +394,56 @@ def _needed(desk: TheDesk, policy: Policy, planned: dict[str, Any]) -> list[dict
     changed = {fleet[name].labels for name in touched if name in fleet}
     demands = desk.control.rollouts.demands(policy, tuple(changed))
     return [{"where": str(one.where), "reviewers": one.reviewers, "place": str(one.place)} for one in demands]
+
+
+def _agreed(desk: TheDesk, revision: Revision) -> frozenset[str]:
+    """Give the persons who agreed to a revision, each once, by whichever of their programs."""
+    consents = desk.control.rollouts.consents(revision.number)
+    return persons_behind((one.person for one in consents if one.agrees), _makers(desk))
+
+
+def _makers(desk: TheDesk) -> dict[str, str]:
+    return {one.name: one.author for one in desk.people.store.tokens()}
+
+
+def _check_another(desk: TheDesk, who: Person, revision: Revision) -> None:
+    """Raise `Denied` where a revision is by the person who agrees, or they agreed to it already as another."""
+    number, makers = revision.number, _makers(desk)
+    owner = cast("str", revision.plan.get("owner", "")) or person_behind(revision.author, makers)
+    if who.owner == owner and who.name != revision.author:
+        raise Denied(
+            f"revision `{number}` is by `{revision.author}`, and `{who.name}` is by the same person; "
+            "somebody else has to agree to it"
+        )
+    others = [one.person for one in desk.control.rollouts.consents(number) if one.agrees and one.person != who.name]
+    if who.owner in persons_behind(others, makers):
+        raise Denied(f"`{who.owner}` agreed to revision `{number}` already; somebody else has to")
+
+
+def _may_let_go(desk: TheDesk, who: Person, policy: Policy) -> None:
+    """Raise `Denied` where approvals are to go that are not `who`'s to give."""
+    for one in desk.control.policy.approvals:
+        if one not in policy.approvals and not who.may_within(Right.APPROVE, one.where):
+            raise Denied(
+                f"the approval for `{one.where}` is to go, and `{who.name}` may {Right.APPROVE} only at "
+                f"{who.scope_text(Right.APPROVE)}"
+            )
+
+
+def _check_room(planned: dict[str, Any], end: str, known: Collection[str] = ()) -> None:
+    """Raise `Conflict` where points but the `known` ones would refuse it, as their hosts have not the memory."""
+    short = [one for one in planned["cramped"] if one["workload"] not in known]
+    if short:
+        first, points = short[0], len(planned["points"])
+        raise Conflict(
+            f"{len(short)} of {points} points would refuse it, first `{first['workload']}`: {first['reason']}; {end}"
+        )
+
+
+def _changing(desk: TheDesk, planned: dict[str, Any]) -> list[Workload]:
+    fleet = desk.control.ground().fleet.by_name
+    names = [one["workload"] for one in planned["points"] if one["change"] != "none"]
+    return [fleet[name] for name in names if name in fleet]
 
 
 def _may_judge(desk: TheDesk, who: Person, revision: Revision) -> None:
@@ -391,6 +484,6 @@ def _waves(desk: TheDesk, waves: tuple[Wave, ...], planned: dict[str, Any]) -> l
     return found
 
 
-def _release(desk: TheDesk, number: int, policy: Policy, author: str, how: Rollout, base: int) -> None:
-    desk.control.release(number, policy, desk.clock(), author, how=how, planned_on=base)
+def _release(desk: TheDesk, revision: Revision, policy: Policy, author: str, how: Rollout, base: int) -> None:
+    desk.control.release(revision, policy, desk.clock(), author, how=how, planned_on=base)
     desk.changed()

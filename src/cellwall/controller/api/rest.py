@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import socket
 import ssl
-import struct
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cellwall.controller.access.trail import sign_head
+from cellwall.controller.access.kept_head import NAME, sign_and_keep
 from cellwall.controller.api import (
     answers,
     audit,
@@ -41,8 +39,10 @@ from cellwall.controller.api import (
     sign_in,
     support,
 )
+from cellwall.controller.api.crowd import Crowd, Peer
 from cellwall.controller.api.desk import Desk
 from cellwall.controller.api.door import ROOT, Door, at_socket, guard
+from cellwall.controller.api.missing import Telling
 from cellwall.controller.api.schema import PROBLEM, describe
 from cellwall.controller.api.trace import Traced, broke
 from cellwall.controller.errors import ControllerError, StateError, TooOften
@@ -80,6 +80,7 @@ def create_app(desk: Desk) -> FastAPI:
     for room in rooms:
         app.include_router(room.router, prefix=ROOT)
     app.include_router(health.router)
+    app.add_middleware(Telling)
     app.add_middleware(Door, desk=desk)
     app.add_exception_handler(CellwallError, _cellwall)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -98,9 +99,9 @@ def problem(status: int, title: str, detail: str, **more: object) -> JSONRespons
 async def _cellwall(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, PolicyError):
         at = error.place
-        return problem(
-            422, "the policy is wrong", str(error), file=at.file, line=at.line, column=at.column, message=error.message
-        )
+        told = {"file": at.file, "line": at.line, "column": at.column, "message": error.message}
+        others = [str(one) for one in error.others]
+        return problem(422, "the policy is wrong", str(error), **told, others=others)
     status = error.status if isinstance(error, ControllerError) else 400
     if isinstance(error, FlowStoreError | StateError):
         status = 503
@@ -128,24 +129,6 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
 async def _http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return problem(error.status_code, str(error.detail).lower(), str(error.detail).lower())
-
-
-class _Peer(H11Protocol):
-    """HTTP whose client is the user at the other end of the Unix socket (unix(7), SO_PEERCRED)."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().connection_made(transport)
-        peer: socket.socket | None = transport.get_extra_info("socket")
-        if peer is not None and peer.family == socket.AF_UNIX:
-            pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            self.client = (_user(uid), pid)
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
 
 
 class _Server(uvicorn.Server):
@@ -177,8 +160,10 @@ async def serve_people(desk: Desk, path: Path) -> AsyncGenerator[FastAPI]:
                 desk.control.authority.renew_server(context, hosts, desk.clock())
                 renewing = asyncio.create_task(_renew(desk, context, hosts))
                 stack.callback(renewing.cancel)
-            await stack.enter_async_context(_serving(_config(traced, context), listener))
-            desk.control.log("people listen", port=listener.getsockname()[1], oidc=bool(desk.provider))
+            crowd = Crowd(listener)
+            stack.callback(crowd.close)
+            await stack.enter_async_context(_serving(_config(traced, context, crowd), crowd))
+            desk.control.log("people listen", port=crowd.getsockname()[1], oidc=bool(desk.provider))
         listener = _bind(path)
         stack.callback(_remove, path)
         stack.callback(listener.close)
@@ -186,14 +171,14 @@ async def serve_people(desk: Desk, path: Path) -> AsyncGenerator[FastAPI]:
         yield app
 
 
-def _config(app: ASGIApp, context: ssl.SSLContext | None = None) -> uvicorn.Config:
+def _config(app: ASGIApp, context: ssl.SSLContext | None = None, crowd: Crowd | None = None) -> uvicorn.Config:
     def given(_config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         assert context is not None
         return context
 
     return uvicorn.Config(
         app,
-        http=_Peer,
+        http=partial(Peer, crowd),  # pyright: ignore[reportArgumentType] - whatever makes a protocol will do
         ws="none",
         lifespan="off",
         log_config=None,
@@ -246,15 +231,22 @@ async def _keep_house(desk: Desk) -> None:
     """Sign the head of the audit log, and forget sessions that ended, every minute."""
     while True:
         await asyncio.sleep(KEEP_HOUSE_S)
-        with suppress(StateError):
-            sign_head(desk.control.store, desk.heads, desk.control.authority.bundle_key, desk.clock())
+        with suppress(StateError, OSError):
+            _sign(desk)
             desk.people.prune()
 
 
 async def _end(keeping: asyncio.Task[None], desk: Desk) -> None:
     keeping.cancel()
-    with suppress(StateError):
-        sign_head(desk.control.store, desk.heads, desk.control.authority.bundle_key, desk.clock())
+    with suppress(StateError, OSError):
+        _sign(desk)
+
+
+def _sign(desk: Desk) -> None:
+    authority = desk.control.authority
+    _, whole = sign_and_keep(desk.control.store, desk.heads, authority.bundle_key, authority.folder, desk.clock())
+    if not whole:
+        desk.control.log("the audit log was cut", level="error", signed=str(authority.folder / NAME))
 
 
 def _remove(path: Path) -> None:

@@ -22,6 +22,7 @@ _PROBLEM: dict[str, Any] = {
         "file": {"type": "string"},
         "line": {"type": "integer"},
         "column": {"type": "integer"},
+        "others": {"type": "array", "items": {"type": "string"}},
         "request": {"type": "string"},
     },
 }

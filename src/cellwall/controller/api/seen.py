@@ -111,7 +111,8 @@ async def draw(
     if judged == "now":
         records = await asyncio.to_thread(recolour, ground.policy, ground.fleet, records, now)
     keys = tuple(word for word in group.split(",") if word)
-    drawn = await asyncio.to_thread(_draw, records, ground.fleet, keys, ground.policy, casts=casts)
+    fleet = _drawn_for(who, ground.fleet, records)
+    drawn = await asyncio.to_thread(_draw, records, fleet, keys, ground.policy, casts=casts)
     return {"group": list(keys), **map_shape(drawn)}
 
 
@@ -145,6 +146,16 @@ def _seen_by(who: Person, fleet: Fleet, flows: Sequence[T]) -> tuple[T, ...]:
         return tuple(flows)
     owners = fleet.by_address
     return tuple(one for one in flows if may_see(who, owners.get(one.key.source), owners.get(one.key.destination)))
+
+
+def _drawn_for(who: Person, fleet: Fleet, records: Sequence[FlowRecord]) -> Fleet:
+    """Give the fleet of a map: what is theirs to see who ask, and the other ends of its flows."""
+    if who.may(Right.READ):
+        return fleet
+    owners = fleet.by_address
+    both = {end for one in records for end in (one.key.source, one.key.destination)}
+    ends = {owner.name for end in both if (owner := owners.get(end)) is not None}
+    return Fleet(tuple(one for one in fleet.workloads if one.name in ends or may_see(who, one)), fleet.controllers)
 
 
 def _draw(

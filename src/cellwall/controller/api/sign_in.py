@@ -14,12 +14,12 @@ from pydantic import StringConstraints
 
 from cellwall.controller.access.oidc import ask, authorization_url, check_redirect
 from cellwall.controller.access.passwords import LONGEST, is_password, new_password
-from cellwall.controller.access.people import SignedIn, digest_of
+from cellwall.controller.access.people import SignedIn, digest_of, subnet
 from cellwall.controller.access.person import Way
 from cellwall.controller.access.provider import Provider
 from cellwall.controller.api.desk import Body, Desk, TheDesk, Who
 from cellwall.controller.api.door import COOKIE, cookie_of, csrf_of
-from cellwall.controller.errors import ControllerError, Denied, NotFound, NotReady
+from cellwall.controller.errors import ControllerError, Denied, NotFound, NotReady, TooOften
 from cellwall.controller.store.people import PendingSignIn
 
 router = APIRouter()
@@ -90,9 +90,9 @@ async def sign_in(desk: TheDesk, request: Request, response: Response, body: Cre
 
 
 @router.post("/session/oidc", status_code=201)
-async def begin_oidc(desk: TheDesk, body: OidcBegun) -> dict[str, Any]:
+async def begin_oidc(desk: TheDesk, request: Request, body: OidcBegun) -> dict[str, Any]:
     """Begin to sign in with the identity provider, for a program that can open a browser (RFC 8252)."""
-    url, state, asker = await _begin_oidc(desk, body.redirect)
+    url, state, asker = await _begin_oidc(desk, body.redirect, _origin(request))
     return {"url": url, "state": state, "secret": asker}
 
 
@@ -103,12 +103,12 @@ async def finish_oidc(desk: TheDesk, request: Request, body: OidcFinished) -> di
 
 
 @router.get("/session/oidc/browser", response_class=RedirectResponse, status_code=302)
-async def begin_in_browser(desk: TheDesk) -> RedirectResponse:
+async def begin_in_browser(desk: TheDesk, request: Request) -> RedirectResponse:
     """Send a browser to the identity provider."""
     provider = _provider(desk)
     if not provider.options.redirect:
         raise NotFound("browsers cannot sign in this way: the file of `--oidc` names no `redirect`")
-    url, _, asker = await _begin_oidc(desk, provider.options.redirect)
+    url, _, asker = await _begin_oidc(desk, provider.options.redirect, _origin(request))
     answer = RedirectResponse(url, 302)
     # Lax: the browser comes back from another site, and must bring it.
     _set_cookie(answer, PENDING, asker, "lax", int(PENDING_S))
@@ -182,10 +182,13 @@ def _provider(desk: Desk) -> Provider:
     return desk.provider
 
 
-async def _begin_oidc(desk: Desk, redirect: str) -> tuple[str, str, str]:
+async def _begin_oidc(desk: Desk, redirect: str, origin: str) -> tuple[str, str, str]:
     """Give where the browser goes, and the state and the secret that it has to come back with."""
     provider, store, now = _provider(desk), desk.people.store, desk.clock()
     check_redirect(provider.options, redirect)
+    # Else one who begins sign-ins and ends none would leave no room for others.
+    if not desk.beginning.admits(subnet(origin), now):
+        raise TooOften(10)
     if store.count_pending() >= MOST_PENDING:
         raise NotReady("too many people are signing in at once; try again in some minutes")
     async with desk.asking:

@@ -30,6 +30,8 @@ from cellwall.traffic import CellwallError
 from cellwall.wire import Counters, HeldVerdict, Holds, ShowCounters, ShowTable, TableText, Trouble
 
 BEAT_S, AGAIN_S, ASK_S, TAKEN_S = 0.5, 0.5, 6.0, 5.0
+IDLE_SHARE = 2.0
+"""After changes of others were read, so many times as long as that took belongs to our agents."""
 LINK_MS = 1500
 """What the session asks is answered at once, or the database is gone."""
 NAMES, LEAD = 0x6E616D65, 0x6C656164
@@ -177,14 +179,22 @@ class Cluster:
     async def turn(self, changed: Callable[[], None]) -> None:
         """Take what the link tells, until cancelled; `changed` is called when others may have changed something."""
         while True:
-            await self._woken.wait()
-            self._woken.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await self._woken.wait()
+            # Also where nothing is told: a session of ours may have ended while that of the link goes on.
             self._take()
+            if not self._woken.is_set():
+                continue
+            self._woken.clear()
+            began = monotonic()
             try:
                 if self.peers.catch_up():
                     changed()
             except StateError as error:
                 self._log("changes of others cannot be read", level="warning", why=str(error))
+            # While agents come by the thousand others write without end: what they wrote meanwhile is read at once.
+            await asyncio.sleep(IDLE_SHARE * (monotonic() - began))
 
     def _take(self) -> None:
         link, peers, database = self._link, self.peers, self._store.database

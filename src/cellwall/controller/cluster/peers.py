@@ -10,6 +10,7 @@ written was read when the write began, and nobody else writes until it ends.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +26,8 @@ GONE_S = 10.0
 """A controller whose heart was not heard for so long is gone: others take over what it did."""
 FORGOTTEN_S = 7 * 86_400.0
 """Until then the addresses of a controller that is gone stay among the lifelines: it may come back."""
+WATCH_S = 1.0
+"""Who does not lead looks so often who is gone."""
 KEPT_S = 3600.0
 """So long changes are kept; who was away for longer reads everything again."""
 
@@ -45,6 +48,9 @@ class Peers:
         self.alone = store.database.dialect != "postgresql"
         self.leads = self.alone
         self.others: tuple[Peer, ...] = ()
+        self.gone: frozenset[str] = frozenset()
+        """Whose heart was not heard for long, as of the last `watch`; any thread may read both."""
+        self._watched = -math.inf
         self.elsewhere: dict[str, str] = {}
         self._handlers: dict[str, list[Handler]] = defaultdict(list)
         self._place = 0
@@ -206,12 +212,16 @@ class Peers:
             self._store.put_setting(LEADER, self.me.name)
 
     def watch(self) -> None:
-        """Take away the agents of controllers that are gone, and forget who is for good. Raises `StateError`."""
-        if self.alone or not self.leads:
+        """See who is gone. Who leads takes away their agents, and forgets who is gone for good. Raises `StateError`."""
+        if self.alone or (not self.leads and 0 <= self._clock() - self._watched < WATCH_S):
             return
-        now = self._now()
-        peers = [one for one in self._store.peers() if one.name != self.me.name]
-        gone = [one.name for one in peers if now - one.seen > GONE_S]
+        self._watched = self._clock()
+        now, alive = self._now(), frozenset(one.name for one in self.alive())
+        peers = self.others
+        self.gone = frozenset(one.name for one in peers) - alive
+        if not self.leads:
+            return
+        gone = sorted(self.gone)
         if gone and not set(gone).isdisjoint(self.elsewhere.values()):
             with self._store.database.transaction():
                 moved = self._store.abandon(gone)

@@ -223,6 +223,7 @@ def restore_backup(file: Path, data: Path, url: str, passphrase: str | None, *, 
         with _opened(file) as tar:
             opened = unseal(_member(tar, KEYS, file), passphrase)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = data.stat()
     with tempfile.TemporaryDirectory(dir=data, prefix=".restore-") as work:
         # First a database of the backup's own schema, so that the migrations see what they were written for.
         path = Path(work) / "state.db"
@@ -234,6 +235,13 @@ def restore_backup(file: Path, data: Path, url: str, passphrase: str | None, *, 
             _sync(data)
     for name, content in opened.items():
         _write_key(data / "keys", name, content)
+    # It is of a log that went on from here, and is not this one.
+    (data / "keys" / "audit.head").unlink(missing_ok=True)
+    if os.geteuid() == 0:
+        # A person restores as root; the controller runs as whoever its folder belongs to, and has to open this.
+        for path in (data / "state.db", data / "keys", *(data / "keys").glob("*")):
+            if path.exists():
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
     return manifest
 
 

@@ -132,7 +132,7 @@ class Database:
         if self._open is not None:
             with self._talking():
                 return self._open.execute(statement).all()
-        with self._session(writing=False) as connection, self._talking():
+        with self._session(writing=False) as connection, self._talking(), self._at_once(connection):
             return connection.execute(statement).all()
 
     def run(self, statement: Executable, values: Sequence[Mapping[str, Any]] | None = None) -> int:
@@ -210,7 +210,8 @@ class Database:
             raise StateError(f"the store of the state: {self._trouble}")
         self._writing = writing
         with self._talking():
-            begun = self._engine.begin()
+            # Of one query there is nothing to commit: PostgreSQL is not even asked to begin.
+            begun = self._engine.begin() if writing or self.dialect == "sqlite" else self._engine.connect()
             self._open = begun.__enter__()
         try:
             yield self._open
@@ -226,6 +227,19 @@ class Database:
                 self.back()
         finally:
             self._open = None
+
+    @contextmanager
+    def _at_once(self, connection: Connection) -> Generator[None]:
+        """Let one query be all that a transaction has: PostgreSQL then takes one round trip for it, not three."""
+        raw: Any = connection.connection.dbapi_connection
+        if self.dialect == "sqlite" or raw is None:
+            yield
+            return
+        raw.autocommit = True
+        try:
+            yield
+        finally:
+            raw.autocommit = False
 
     @contextmanager
     def _talking(self) -> Generator[None]:

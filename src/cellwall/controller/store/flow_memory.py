@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from hashlib import md5
 
 from cellwall.analysis import Keys, distinct
-from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStoreError, Query, Tick, cursor, key_order
-from cellwall.flows import Flow, FlowKey, FlowRecord, Process, Side, Tally, merge, tally
+from cellwall.controller.store.flow_answers import answered
+from cellwall.controller.store.flow_parts import KEY_PARTS, SERIES_PARTS, key_columns, packed
+from cellwall.controller.store.flow_sums import edges_of, named, tuples_of
+from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStoreError, Query, Tick, cursor, place
+from cellwall.flows import Flow, FlowKey, FlowRecord, Outcome, Process, Side, Tally, merge, tally
 from cellwall.traffic import Address, Network, point
 
 
@@ -44,32 +47,26 @@ class MemoryFlows:
             and _within(one.key.source, query.source)
             and _within(one.key.destination, query.destination)
             and point(one.key.protocol, one.key.port) in query.ports
+            and (not query.keys or one.key in query.keys)
         ]
         found = [
             flow
             for flow in merge(chosen)
             if query.outcome in (None, flow.outcome)
             and query.would in (None, flow.would)
-            and (query.after is None or _place(cursor(flow)) > _place(query.after))
+            and (query.after is None or place(cursor(flow)) > place(query.after))
         ]
-        return tuple(sorted(found, key=lambda flow: _place(cursor(flow)))[: query.limit])
+        return tuple(sorted(found, key=lambda flow: place(cursor(flow)))[: query.limit])
 
     def edges(self, since: float, until: float = math.inf) -> tuple[FlowRecord, ...]:
         """Give the sums by key, reporter, side, process, verdict and rules."""
         self._check()
         first, end = math.floor(since / HOUR_S) * HOUR_S, until if math.isinf(until) else _ceil(until, HOUR_S)
-        sums: dict[tuple[object, ...], FlowRecord] = {}
-        for one in self._records:
-            if first <= one.last_seen < end:
-                _add_to(sums, (one.key, one.side, one.reporter, one.outcome, one.would, one.rules, one.process), one)
-        return tuple(sorted(sums.values(), key=_order))
+        return edges_of(one for one in self._records if first <= one.last_seen < end)
 
     def tuples(self, since: float) -> tuple[FlowRecord, ...]:
         """Give one record for each key, side and process."""
-        sums: dict[tuple[object, ...], FlowRecord] = {}
-        for one in sorted(self.edges(since), key=_rank, reverse=True):
-            _add_to(sums, (one.key, one.side, one.process), one, revision=False)
-        return tuple(sorted(sums.values(), key=lambda one: (*_order(one)[:5], *_named(one.process))))
+        return tuples_of(self.edges(since))
 
     def tuples_of(self, since: float, keys: Sequence[FlowKey]) -> tuple[FlowRecord, ...]:
         """Give those of `tuples` that have one of `keys`."""
@@ -83,6 +80,42 @@ class MemoryFlows:
             flows, connections = counts.get(seen.key, (0, 0))
             counts[seen.key] = flows + 1, connections + seen.connections
         return Keys.from_counts(counts)
+
+    def key_parts(self, since: float) -> list[bytes]:
+        """Give what `keys` is made of, as `flow_parts.KEY_PARTS`."""
+        rows: dict[tuple[FlowKey, bool, int], tuple[int, tuple[float, bool]]] = {}
+        for one in self.tuples(since):
+            ingress = one.side is Side.INGRESS
+            at = one.key, ingress, 0 if ingress else _who(one.process)
+            counted, latest = rows.get(at, (0, (0.0, False)))
+            rows[at] = counted + one.connections, max(latest, (one.last_seen, one.outcome is Outcome.DENIED))
+        return packed(
+            KEY_PARTS,
+            (
+                (*key_columns(key), side, who, count, refused, at)
+                for (key, side, who), (count, (at, refused)) in rows.items()
+            ),
+        )
+
+    def series_parts(self, since: float, until: float, step_s: float) -> list[bytes]:
+        """Give what `series` is made of, as `flow_parts.SERIES_PARTS`."""
+        self._check()
+        rows: dict[tuple[FlowKey, bool, int], tuple[int, int, int]] = {}
+        for one in self._records:
+            if since <= one.last_seen < until:
+                at = one.key, one.side is Side.INGRESS, math.floor((one.last_seen - since) / step_s)
+                every, refused, would = rows.get(at, (0, 0, 0))
+                denied = one.outcome is Outcome.DENIED
+                doubtful = not denied and one.would is Outcome.DENIED
+                count = one.connections
+                rows[at] = every + count, refused + denied * count, would + doubtful * count
+        return packed(
+            SERIES_PARTS, ((*key_columns(key), side, step, *sums) for (key, side, step), sums in rows.items())
+        )
+
+    def forward(self, request: bytes) -> bytes:
+        """Answer what another controller asks, as a worker does."""
+        return answered(self, request)
 
     def series(self, since: float, until: float, step_s: float) -> tuple[Tick, ...]:
         """Count connections per step."""
@@ -122,46 +155,13 @@ class MemoryFlows:
             raise FlowStoreError("the flow store is closed")
 
 
-def _add_to(
-    sums: dict[tuple[object, ...], FlowRecord], at: tuple[object, ...], one: FlowRecord, *, revision: bool = True
-) -> None:
-    had = sums.get(at)
-    sums[at] = (
-        one
-        if had is None
-        else replace(
-            had,
-            revision=max(had.revision, one.revision) if revision else had.revision,
-            connections=had.connections + one.connections,
-            packets=had.packets + one.packets,
-            bytes=had.bytes + one.bytes,
-            first_seen=min(had.first_seen, one.first_seen),
-            last_seen=max(had.last_seen, one.last_seen),
-            standing=had.standing and one.standing,
-        )
-    )
+def _who(process: Process) -> int:
+    return int.from_bytes(md5("\0".join(named(process)).encode(), usedforsecurity=False).digest()[:8], "little")
 
 
 def _within(address: Address, networks: tuple[Network, ...]) -> bool:
     return not networks or any(address in network for network in networks)
 
 
-def _place(at: tuple[float, FlowKey]) -> tuple[float, int, int, int, int]:
-    return -at[0], *key_order(at[1])
-
-
 def _ceil(moment: float, step: float) -> float:
     return math.ceil(moment / step) * step
-
-
-def _named(process: Process) -> tuple[str, str, str, str]:
-    return process.name, process.user, process.unit, process.exe
-
-
-def _order(one: FlowRecord) -> tuple[int, int, int, int, bool, str, str, str, tuple[str, ...], str, str, str, str]:
-    side = one.side is Side.INGRESS
-    return *key_order(one.key), side, one.reporter, one.outcome, one.would, one.rules, *_named(one.process)
-
-
-def _rank(one: FlowRecord) -> tuple[float, int, str, str, tuple[str, ...], str]:
-    return one.last_seen, one.revision, one.outcome, one.would, one.rules, one.reporter

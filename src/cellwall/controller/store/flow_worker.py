@@ -56,6 +56,8 @@ _COUNTS = "sum(connections), sum(packets), sum(bytes), min(first_seen), max(last
 # Of several records of one end, the last one seen names the verdict; the rest of the tuple breaks ties.
 _RANK = f"(last_seen, revision, outcome, would, rules, reporter, {_PROCESS})"
 _LATEST = ", ".join(f"argMax({column}, {_RANK})" for column in ("reporter", "outcome", "would", "rules"))
+_POINT = "toUInt32(toUInt32(protocol) * 65536 + port)"
+_WHO = f"reinterpretAsUInt64(substring(MD5(concatWithSeparator('\\0', {_PROCESS})), 1, 8))"
 _KNOWN = " OR ".join(f"{column} != ''" for column in PROCESS)
 
 SCHEMA = (
@@ -145,10 +147,9 @@ class Engine:
 
     def tuples_of(self, since: int, keys: list[tuple[bytes, bytes, int, int]]) -> list[list[Any]]:
         """Give the distinct flows since an hour that have one of `keys`; of these there are few."""
-        asked = ", ".join(f"({_hex(one)}, {_hex(other)}, {int(by)}, {int(at)})" for one, other, by, at in keys)
         return self._columns(
             f"""SELECT {_KEY}, side, {_LATEST}, {_PROCESS}, argMax(revision, {_RANK}), {_COUNTS}
-                FROM ({_edges(since, None, f"({_KEY}) IN ({asked})")}) GROUP BY {_KEY}, side, {_PROCESS}
+                FROM ({_edges(since, None, _among(keys))}) GROUP BY {_KEY}, side, {_PROCESS}
                 ORDER BY {_KEY}, side, {_PROCESS}"""
         )
 
@@ -166,6 +167,28 @@ class Engine:
                 GROUP BY {_KEY}"""
         )
         return [_raw(found.column(at)) for at in range(5)]
+
+    def key_parts(self, since: int) -> list[bytes]:
+        """Give what `keys` is made of, as columns: see `flow_parts.KEY_PARTS`."""
+        found = self._client.query_arrow(
+            f"""SELECT source, destination, {_POINT} AS point, side, who, toUInt64(sum(all)) AS connections,
+                argMax(refused, seen_) AS refused, max(seen_) AS seen
+                FROM (SELECT {_KEY}, side, if(side = 0, {_WHO}, 0) AS who, sum(connections) AS all,
+                    argMax(outcome, {_RANK}) AS refused, max(last_seen) AS seen_
+                    FROM ({_edges(since, None)}) GROUP BY {_KEY}, side, {_PROCESS})
+                GROUP BY {_KEY}, side, who"""
+        )
+        return [_raw(found.column(at)) for at in range(8)]
+
+    def series_parts(self, since: float, until: float, step_s: float) -> list[bytes]:
+        """Give what `series` is made of, as columns: see `flow_parts.SERIES_PARTS`."""
+        found = self._client.query_arrow(
+            f"""SELECT source, destination, {_POINT} AS point, side,
+                toInt64(floor((last_seen - {since!r}) / {step_s!r})) AS step, toUInt64(sum(connections)),
+                toUInt64(sumIf(connections, outcome = 1)), toUInt64(sumIf(connections, outcome = 0 AND would = 1))
+                FROM flows WHERE last_seen >= {since!r} AND last_seen < {until!r} GROUP BY step, {_KEY}, side"""
+        )
+        return [_raw(found.column(at)) for at in range(8)]
 
     def series(self, since: float, until: float, step_s: float) -> list[list[Any]]:
         """Give per step: its number, and the allowed, denied and would-be-denied connections."""
@@ -218,6 +241,11 @@ def _edges(since: int, until: int | None, among: str = "") -> str:
     return f"SELECT {_SAME}, {sums} FROM edges AS e WHERE hour >= {int(since)} {end} GROUP BY {_SAME}"
 
 
+def _among(keys: list[tuple[bytes, bytes, int, int]]) -> str:
+    asked = ", ".join(f"({_hex(one)}, {_hex(other)}, {int(by)}, {int(at)})" for one, other, by, at in keys)
+    return f"({_KEY}) IN ({asked})"
+
+
 def _where(query: dict[str, Any]) -> str:
     parts = [f"last_seen >= {float(query['since'])!r}"]
     if query["until"] is not None:
@@ -230,6 +258,8 @@ def _where(query: dict[str, Any]) -> str:
         line = "(toUInt32(protocol) * 65536 + port)"
         spans = [f"({line} BETWEEN {int(first)} AND {int(last)})" for first, last in query["ports"]]
         parts.append(f"({' OR '.join(spans) or '0'})")
+    if query.get("keys"):
+        parts.append(_among(query["keys"]))
     return " AND ".join(parts)
 
 

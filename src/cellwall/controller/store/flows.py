@@ -25,7 +25,8 @@ class Query:
 
     A record counts when its `last_seen` is from `since` until just before `until` (seconds since the epoch, UTC).
     `source` and `destination` list prefixes of which one must hold the address; `ports` are points. `outcome` and
-    `would` are those of the merged flow. `after` is the last flow of the previous page, as `cursor` gives it.
+    `would` are those of the merged flow. `after` is the last flow of the previous page, as `cursor` gives it. Only
+    `keys` are looked at where some are named; of these there are few.
     """
 
     since: float = 0.0
@@ -37,6 +38,7 @@ class Query:
     would: Outcome | None = None
     limit: int = 1000
     after: tuple[float, FlowKey] | None = None
+    keys: frozenset[FlowKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -119,6 +121,11 @@ class FlowStore(Protocol):
 def cursor(flow: Flow) -> tuple[float, FlowKey]:
     """Give the place of `flow` in the order of `FlowStore.flows`, for `Query.after`."""
     return flow.last_seen, flow.key
+
+
+def place(at: tuple[float, FlowKey]) -> tuple[float, int, int, int, int]:
+    """Give a `cursor` as something that is in order as `FlowStore.flows` is."""
+    return -at[0], *key_order(at[1])
 
 
 def key_order(key: FlowKey) -> tuple[int, int, int, int]:

@@ -4,8 +4,8 @@
                                                                                └─ the rest ── Engine ── chDB
 
 The parent listens and hands the socket down, so that a request made while the worker starts again waits in the queue;
-every call may be repeated, as an insert is known by its batch. A frame is its length (8 bytes, big end first) and
-msgpack: `[call, arguments]` one way, `[fault or nil, result]` the other.
+every call may be repeated, as an insert is known by its batch. Frames (`flow_frames.py`) hold `[call, arguments]` one
+way, `[fault or nil, result]` the other.
 
 What is inserted is on disk when the call returns, and goes into the tables with all else that came about that time: an
 insert into them costs the same for ten rows as for ten thousand. Whoever asks for flows has them put in first.
@@ -22,31 +22,26 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import IPv6Network
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from cellwall.analysis import Keys
-from cellwall.controller.store.flow_columns import OUTCOMES, from_columns, pack16, read_columns, to_columns
+from cellwall.controller.store.flow_asker import ASKED, FlowAsker
+from cellwall.controller.store.flow_columns import read_columns, to_columns
+from cellwall.controller.store.flow_frames import receive_frame, send_frame
 from cellwall.controller.store.flow_spool import PORTION_ROWS, Batch, Spool
 from cellwall.controller.store.flow_worker import Engine
-from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStoreError, Query, Tick
-from cellwall.flows import Flow, FlowKey, FlowRecord, merge
-from cellwall.traffic import EVERYTHING, Network
+from cellwall.controller.store.flows import DAY_S, FlowStoreError
+from cellwall.flows import FlowRecord
 
-CALLS = ("flows", "edges", "tuples", "tuples_of", "keys", "series", "count", "prune")
-MOST_KEYS = 1000
-"""In one question: a statement is 256 KiB at most."""
+CALLS = (*ASKED, "keys", "series", "count", "prune")
 ANSWER_S = 120.0
 START_S = 30.0
 SETTLE_EVERY_S = 3.0
 MOST_WAITING = 2_000_000
 """While so many rows wait for the tables, none are taken."""
-MOST_FRAME = 1 << 31
-_MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 def open_flows(folder: Path) -> FlowProcess:
@@ -54,7 +49,7 @@ def open_flows(folder: Path) -> FlowProcess:
     return FlowProcess(folder)
 
 
-class FlowProcess:
+class FlowProcess(FlowAsker):
     """The flow store in a process of its own; see `FlowStore` for what each call does."""
 
     def __init__(self, folder: Path) -> None:
@@ -94,56 +89,9 @@ class FlowProcess:
         rows = [(batch, len(records), to_columns(records)) for records, batch in batches if records]
         return self._ask("insert", rows) if rows else {}
 
-    def flows(self, query: Query) -> tuple[Flow, ...]:
-        """Give one page of merged flows."""
-        asked: dict[str, Any] = {
-            "since": query.since,
-            "until": _finite(query.until),
-            "source": _ranges(query.source),
-            "destination": _ranges(query.destination),
-            "ports": None if query.ports == EVERYTHING else [(span.first, span.last) for span in query.ports.spans],
-            "outcome": None if query.outcome is None else OUTCOMES.index(query.outcome),
-            "would": None if query.would is None else OUTCOMES.index(query.would),
-            "limit": query.limit,
-            "after": None,
-        }
-        if query.after is not None:
-            seen, key = query.after
-            asked["after"] = (seen, pack16(key.source), pack16(key.destination), key.protocol, key.port)
-        return merge(from_columns(self._ask("flows", asked)))
-
-    def edges(self, since: float, until: float = math.inf) -> tuple[FlowRecord, ...]:
-        """Give the sums by key, reporter, side, process, verdict and rules."""
-        end = None if math.isinf(until) else math.ceil(until / HOUR_S)
-        return from_columns(self._ask("edges", math.floor(since / HOUR_S), end))
-
-    def tuples(self, since: float) -> tuple[FlowRecord, ...]:
-        """Give one record for each key, side and process."""
-        return from_columns(self._ask("tuples", math.floor(since / HOUR_S)))
-
-    def tuples_of(self, since: float, keys: Sequence[FlowKey]) -> tuple[FlowRecord, ...]:
-        """Give those of `tuples` that have one of `keys`."""
-        asked = [(pack16(one.source), pack16(one.destination), one.protocol, one.port) for one in keys]
-        parts = (asked[first : first + MOST_KEYS] for first in range(0, len(asked), MOST_KEYS))
-        hour = math.floor(since / HOUR_S)
-        return tuple(one for part in parts for one in from_columns(self._ask("tuples_of", hour, part)))
-
-    def keys(self, since: float) -> Keys:
-        """Give the distinct keys as columns."""
-        return Keys.of(*self._ask("keys", math.floor(since / HOUR_S)))
-
-    def series(self, since: float, until: float, step_s: float) -> tuple[Tick, ...]:
-        """Count connections per step."""
-        columns = self._ask("series", float(since), float(until), float(step_s))
-        return tuple(Tick(since + step * step_s, *counts) for step, *counts in zip(*columns, strict=True))
-
     def ping(self) -> None:
         """See that the worker answers."""
         self._ask("insert", ())
-
-    def count(self) -> int:
-        """Count the records."""
-        return int(self._ask("count"))
 
     def prune(self, before: float) -> int:
         """Drop the days that ended at or before `before`."""
@@ -193,11 +141,12 @@ class FlowProcess:
             _end(died)
             self._process = self._start()
 
-    def _ask(self, call: str, *arguments: Any) -> Any:
+    def forward(self, request: bytes) -> bytes:
+        """Have the worker answer a frame's content with one, both as it writes them. Raises `FlowStoreError`."""
         for last in (False, True):
             process = self._process
             try:
-                return self._answer(call, arguments, process)
+                return self._answer(request, process)
             except (OSError, EOFError) as error:
                 if self._closed:
                     raise FlowStoreError("the flow store is closed") from None
@@ -208,13 +157,19 @@ class FlowProcess:
                     raise FlowStoreError("the flow store ended twice over one call; it is started again") from None
         raise AssertionError("unreachable")
 
-    def _answer(self, call: str, arguments: tuple[Any, ...], process: subprocess.Popen[bytes]) -> Any:
+    def _ask(self, call: str, *arguments: Any) -> Any:
+        fault, result = msgspec.msgpack.decode(self.forward(msgspec.msgpack.encode((call, arguments))))
+        if fault is not None:
+            raise FlowStoreError(f"the flow store refused `{call}`: {fault}")
+        return result
+
+    def _answer(self, request: bytes, process: subprocess.Popen[bytes]) -> bytes:
         try:
             connection = self._idle.pop()
         except IndexError:
             connection = self._connect()
         try:
-            _send(connection, msgspec.msgpack.encode((call, arguments)))
+            send_frame(connection, request)
             # A worker that cannot start never takes the connection from the queue: look at it while we wait.
             connection.settimeout(0.5)
             until = time.monotonic() + ANSWER_S
@@ -228,37 +183,18 @@ class FlowProcess:
                     if time.monotonic() > until:
                         raise
             connection.settimeout(ANSWER_S)
-            fault, result = msgspec.msgpack.decode(_receive(connection, first))
+            answer = receive_frame(connection, first)
         except BaseException:
             connection.close()
             raise
         self._idle.append(connection)
-        if fault is not None:
-            raise FlowStoreError(f"the flow store refused `{call}`: {fault}")
-        return result
+        return answer
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(ANSWER_S)
         connection.connect(self._path)
         return connection
-
-
-def _finite(moment: float) -> float | None:
-    return None if math.isinf(moment) else moment
-
-
-def _ranges(networks: tuple[Network, ...]) -> list[tuple[bytes, bytes]]:
-    ranges: list[tuple[bytes, bytes]] = []
-    for network in networks:
-        first, last = network.network_address, network.broadcast_address
-        if isinstance(network, IPv6Network) and network.supernet_of(_MAPPED):
-            # The tables hold IPv4 addresses as mapped ones, which no IPv6 prefix means.
-            ranges.append((first.packed, (_MAPPED[0] - 1).packed))
-            ranges.append(((_MAPPED[-1] + 1).packed, last.packed))
-        else:
-            ranges.append((pack16(first), pack16(last)))
-    return ranges
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -269,27 +205,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _send(connection: socket.socket, body: bytes) -> None:
-    connection.sendall(len(body).to_bytes(8, "big") + body)
-
-
-def _receive(connection: socket.socket, first: bytes = b"") -> bytes:
-    size = int.from_bytes(_exactly(connection, 8, first), "big")
-    if size > MOST_FRAME:
-        raise EOFError
-    return _exactly(connection, size)
-
-
-def _exactly(connection: socket.socket, size: int, first: bytes = b"") -> bytes:
-    got = bytearray(first)
-    while len(got) < size:
-        part = connection.recv(min(size - len(got), 1 << 20))
-        if not part:
-            raise EOFError
-        got += part
-    return bytes(got)
 
 
 # --- in the worker ---
@@ -396,10 +311,10 @@ def _talk(folder: Path, connection: socket.socket, store: _Store) -> None:
     with connection:
         while True:
             try:
-                call, arguments = _FRAME.decode(_receive(connection))
+                call, arguments = _FRAME.decode(receive_frame(connection))
             except (OSError, EOFError):
                 break
-            _send(connection, msgspec.msgpack.encode(_do(store, engine, call, arguments)))
+            send_frame(connection, msgspec.msgpack.encode(_do(store, engine, call, arguments)))
     engine.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +252,11 @@ class SqlState:
             self.database.add(t.token_uses, {"token": token, "key": key, "workload": workload, "at": at})
             return True
 
+    def end_token(self, token: str, at: float) -> bool:
+        """Let a token end."""
+        lasting = (t.tokens.c.id == token) & (t.tokens.c.expires > at)
+        return self.database.run(update(t.tokens).where(lasting).values(expires=at)) > 0
+
     def add_certificate(self, row: CertificateRow) -> None:
         """Keep a certificate."""
         self.database.add(t.certificates, {**asdict(row), "revoked": False})
@@ -301,9 +306,9 @@ class SqlState:
 
     def add_revision(self, revision: Revision) -> None:
         """Keep a new revision."""
-        self.database.add(
-            t.revisions, {**asdict(revision), "documents": dict(revision.documents), "plan": dict(revision.plan)}
-        )
+        # Not `asdict`: it copies a plan of thousands of points leaf by leaf.
+        row = {one.name: getattr(revision, one.name) for one in fields(revision)}
+        self.database.add(t.revisions, {**row, "documents": dict(revision.documents)})
 
     def progress(self) -> Mapping[int, Progress]:
         """Give how far every revision has come."""

@@ -298,6 +298,10 @@ class StateStore(Protocol):
         """
         ...
 
+    def end_token(self, token: str, at: float) -> bool:
+        """Let a token end at `at`; False where it ended before, or where there is none."""
+        ...
+
     def add_certificate(self, row: CertificateRow) -> None:
         """Keep that we gave a certificate."""
         ...

@@ -120,6 +120,14 @@ class Authority:
             fingerprint(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)),
         )
 
+    def issue_controller(self, uri: str, days: int, now: float) -> bytes:
+        """Make a key, and a certificate for a controller that asks another one as `uri`: both as PEM, in one."""
+        key = generate_p256(SECP256R1())
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH
+        certificate = self._certificate(key.public_key(), "cellwall controller", names, usage, days, now)
+        return _private(key) + certificate.public_bytes(Encoding.PEM)
+
     def _certificate(
         self,
         key: EllipticCurvePublicKey,

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cellwall.controller.errors import Denied
+from cellwall.controller.access.throttle import Bucket
+from cellwall.controller.errors import Conflict, Denied
 from cellwall.controller.store.state import CertificateRow, LabelRow, LabelSource, StateStore, WorkloadRow
 from cellwall.controller.trust.ca import Authority
 from cellwall.controller.trust.tokens import check_token, make_secret, make_token_row, secret_digest
 from cellwall.labels import Labels
 from cellwall.wire import Enrol, Enrolled, Renewed, Token
 
+RENEWALS, RENEWALS_A_SECOND = 5, 1 / 3600
+"""So many certificates an agent may have renewed at once, and so many in the long run: each stays in the audit log."""
 CROWD = 50
 """When so many come within a second, the certificates that hold are looked up all at once."""
 
 
 class Enrolment:
-    """Lets agents in. `days` is how long a certificate lasts; `enrolled` hears of each that came, and when."""
+    """Lets agents in. `days` is how long a certificate lasts; `enrolled` hears of each that came, and when.
+
+    `declared` says whether the policy's documents name a workload: to enrol as that is to get what they give it."""
 
     def __init__(
-        self, store: StateStore, authority: Authority, days: int, enrolled: Callable[[str, float], None]
+        self,
+        store: StateStore,
+        authority: Authority,
+        days: int,
+        enrolled: Callable[[str, float], None],
+        declared: Callable[[str], bool],
     ) -> None:
         self._store, self._authority, self._days, self._enrolled = store, authority, days, enrolled
+        self._declared = declared
+        self._renewals: dict[str, Bucket] = {}
         self._second, self._asked = 0.0, 0
         self._certified: Mapping[str, str] | None = None
 
@@ -33,6 +45,8 @@ class Enrolment:
         known = self._store.workload(name)
         if known is not None and row.workload is None:
             raise Denied(f"workload `{name}` is there already; only a token made for it lets it enrol again")
+        if row.workload is None and self._declared(name):
+            raise Denied(f"workload `{name}` is in the policy's documents; only a token made for it lets it enrol")
         issued = self._authority.issue(asked.request, name, self._days, now)
         with self._store.transaction():
             if not self._store.use_token(row.id, issued.key, name, now):
@@ -57,6 +71,8 @@ class Enrolment:
 
     def renew(self, name: str, request: str, now: float) -> Renewed:
         """Give an agent a fresh certificate; the one that it shows holds until it ends. Raises `ControllerError`."""
+        if not self._renewals.setdefault(name, Bucket(RENEWALS, RENEWALS_A_SECOND)).admits(now):
+            raise Denied(f"the certificate of `{name}` was renewed too often; one an hour is enough")
         issued = self._authority.issue(request, name, self._days, now)
         with self._store.transaction():
             self._store.add_certificate(CertificateRow(issued.serial, name, issued.key, now, issued.ends))
@@ -90,6 +106,14 @@ class Enrolment:
         with self._store.transaction():
             self._store.add_token(row)
             self._store.record(
-                now, author, "make token", row.id, {"labels": dict(labels), "uses": uses, "ttl_s": ttl_s}
-            )
+                now, author, "make token", row.id,
+                {"workload": workload, "labels": dict(labels), "uses": uses, "ttl_s": ttl_s},
+            )  # fmt: skip
         return Token(self._authority.fingerprint, secret)
+
+    def revoke_token(self, token: str, author: str, now: float) -> None:
+        """Let a token end at once; whoever enrolled with it stays. Raises `Conflict` where it has ended before."""
+        with self._store.transaction():
+            if not self._store.end_token(token, now):
+                raise Conflict(f"token `{token}` has ended already")
+            self._store.record(now, author, "revoke token", token, {})

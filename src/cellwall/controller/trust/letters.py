@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cellwall.compile import OrderCard
 from cellwall.controller.core import Change, Wanted, Whole
 from cellwall.wire import Bundle, FromController, MemberChange, Scribe, encode_members, encode_orders, sign
 
@@ -34,11 +35,11 @@ class Letters:
             base=send.base,
             generation=send.generation,
             revision=send.wanted.revision,
-            added=encode_members(send.added),
+            added=encode_members(send.added) if send.added else b"",
             removed=send.removed,
             digest=send.wanted.digest,
             issued_at=now,
-            orders=None if send.orders is None else encode_orders(send.orders),
+            orders=None if send.orders is None else self._written(send.orders),
         )
         return sign(change, self._key)
 
@@ -46,6 +47,11 @@ class Letters:
         """Forget what was shared: something else is wanted."""
         self._packed.clear()
         self._scribe = Scribe()
+
+    def _written(self, orders: tuple[OrderCard, ...]) -> bytes:
+        if id(orders) not in self._packed:
+            self._packed[id(orders)] = orders, encode_orders(orders)
+        return self._packed[id(orders)][1]
 
     def _pack(self, wanted: Wanted) -> bytes:
         # The members are kept beside what was written of them: so no others can have their identity.

@@ -42,6 +42,11 @@ def check_token(row: TokenRow | None, secret: str, wished: str, now: float) -> s
     return check_name(name)
 
 
+def token_id(secret: str) -> str:
+    """Name a token by its secret, without telling it."""
+    return secret_digest(secret)[:12]
+
+
 def make_token_row(
     secret: str, labels: Labels, uses: int, ttl_s: float, workload: str | None, author: str, now: float
 ) -> TokenRow:
@@ -52,10 +57,9 @@ def make_token_row(
         raise Denied(f"`{ttl_s:g}` seconds; wanted over 0 and at most {LONGEST_S}")
     if workload and uses != 1:
         raise Denied("a token for one workload has one use")
-    digest = secret_digest(secret)
     return TokenRow(
-        id=digest[:12],
-        digest=digest,
+        id=token_id(secret),
+        digest=secret_digest(secret),
         labels=labels,
         workload=check_name(workload) if workload else None,
         uses=uses,

@@ -9,22 +9,23 @@ import pwd
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cellwall.clients import KernelError
 from cellwall.compile import Members, OrderCard, Ruleset
-from cellwall.enforce.nft.element import Add, Branch, Delete, Element, ElementChange, goto, jump
+from cellwall.enforce.nft.applied import PEERS, Applied, make_applied
+from cellwall.enforce.nft.element import Add, Branch, Delete, Element, ElementChange, Fill, goto, jump
 from cellwall.enforce.nft.elements import change, comments, describe, dump, open_link, table_exists
-from cellwall.enforce.nft.keys import SEEN_SETS, decode_seen, encode
-from cellwall.enforce.nft.orders import with_orders
+from cellwall.enforce.nft.keys import SEEN_SETS, as_marks, decode_seen, encode
+from cellwall.enforce.nft.portions import portions, undone
 from cellwall.enforce.nft.program import TABLE, Data, Goto, Jump, Key, MapShape, Program
-from cellwall.enforce.nft.render import Local, Unit, render
+from cellwall.enforce.nft.render import Local, Unit
 from cellwall.enforce.nft.script import build_script, scripts, sweep_script, switch_script
 from cellwall.enforce.nft.steps import Names, Steps, plan_steps
-from cellwall.enforce.point import Drift, Held, Leave, Receipt, Refused, Seen, digest_of
+from cellwall.enforce.point import Drift, Held, Interim, Leave, Receipt, Refused, Seen, Spell
 from cellwall.policy import Action, Mode, OrderKind
 
 _ABOUT = re.compile(r"cellwall revision (\d+) mode (\w+) digest (\w*) workload (\S+)")
@@ -41,15 +42,21 @@ class NftPoint:
 
     `cgroup_mount` is where the cgroup v2 tree is mounted (`cellwall.observe.cgroup_mount`); without it no unit can
     be told. `cgroup_root` is the folder below which the units of this workload are found; by default all of it.
+    `clock` is the one by which what ends by itself is said to end.
     """
 
-    def __init__(self, cgroup_mount: Path | None = None, cgroup_root: Path | None = None) -> None:
+    def __init__(
+        self,
+        cgroup_mount: Path | None = None,
+        cgroup_root: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._cgroup_mount = cgroup_mount
         self._cgroup_root = cgroup_root or cgroup_mount
         self._link = open_link()
         self._program: Program | None = None
-        self._wanted = Program()
-        self._applied: tuple[Ruleset, dict[bytes, int], Local] | None = None
+        self._applied: Applied | None = None
         self._text = ""
         self._counts: dict[tuple[str, bytes], tuple[int, int]] = {}
         self._lost = 0
@@ -60,38 +67,41 @@ class NftPoint:
 
     def prepare(self, ruleset: Ruleset, members: Members) -> None:
         """Have nft check the change without making it. Raises `Refused`."""
-        steps = self._plan(render(ruleset, members, self._local(ruleset), digest_of(ruleset)))
+        applied = make_applied(ruleset, members, (), self._local(ruleset), self._applied)
+        steps = self._plan(applied)
         # The steps build on each other, and a check leaves nothing behind: check them as one.
         _nft_script("".join(scripts(steps)), check=True)
 
-    def apply(self, ruleset: Ruleset, members: Members) -> Receipt:
+    def apply(self, ruleset: Ruleset | None, members: Members, interims: tuple[Interim, ...] = ()) -> Receipt:
         """Make the table hold exactly this. Raises `Refused`; then packets meet what they met before.
 
-        Three transactions (see `steps.py`); the second alone changes what happens to packets.
+        Three transactions (see `steps.py`); the second alone changes what happens to packets. What ends by itself
+        does so by the kernel's own clock, counted from here.
         """
+        rulesets = (ruleset, *(one.ruleset for one in interims))
+        local = self._local(*(one for one in rulesets if one is not None))
+        return self._hold(make_applied(ruleset, members, interims, local, self._applied))
+
+    def _hold(self, applied: Applied) -> Receipt:
         if self._program is not None and not table_exists(TABLE, link=self._link):
             self.forget()
         if self._program is None:
-            return self._apply(ruleset, members)
+            return self._apply(applied)
         try:
-            return self._apply(ruleset, members)
+            return self._apply(applied)
         except Refused:
             # Somebody took away what we count on: write all of it anew, by nothing but the names that are there.
             self.forget()
-            return self._apply(ruleset, members)
+            return self._apply(applied)
 
-    def _apply(self, ruleset: Ruleset, members: Members) -> Receipt:
-        local = self._local(ruleset)
-        digest = digest_of(ruleset)
-        wanted = render(ruleset, members, local, digest)
-        how = self._make(wanted)
-        self._wanted = wanted
-        self._applied = ruleset, dict(members), local
-        return Receipt(digest, how)
+    def _apply(self, applied: Applied) -> Receipt:
+        how = self._make(applied)
+        self._applied = applied
+        return Receipt(applied.top.digest, how)
 
-    def _make(self, wanted: Program) -> str:
-        """Make the table hold `wanted`, and say how. Raises `Refused`."""
-        steps = self._plan(wanted)
+    def _make(self, applied: Applied) -> str:
+        """Make the table hold it, and say how. Raises `Refused`."""
+        steps = self._plan(applied)
         if steps.switches:
             how = "refill"
             try:
@@ -107,7 +117,7 @@ class NftPoint:
             for name, keys in steps.gone.items():
                 changes += [Delete(name, encode(steps.program.shapes[name], key)[0]) for key in keys]
             for name in steps.come:
-                changes += _additions(steps, name)
+                changes += _additions(steps, name, self._clock())
             how = "elements" if changes else "none"
             self._send(changes)
         self._program = steps.program
@@ -116,17 +126,14 @@ class NftPoint:
         return how
 
     def _build(self, steps: Steps) -> None:
-        """Put what is new beside what is there; who is where may be a hundred thousand, so not as text.
+        """Put what is new beside what is there; single values may be a hundred thousand, so not as text.
 
-        Nor what ends by itself: so long as it takes to write it, it would last longer."""
+        Nor what ends by itself, which goes first: so long as it takes to write it, it would last longer."""
         shapes = steps.program.shapes
-        places = [
-            name
-            for name in steps.come
-            if shapes[name].until is not None or (shapes[name].data == "mark" and not shapes[name].interval)
-        ]
+        places = [name for name in steps.come if shapes[name].until is not None or not shapes[name].interval]
+        places.sort(key=lambda name: shapes[name].until is None)
         self._in_turn(build_script(steps, leave_out=places))
-        self._send([one for name in places for one in _additions(steps, name)])
+        self._fill([one for name in places for one in _additions(steps, name, self._clock())])
 
     def _in_turn(self, *transactions: str) -> None:
         for script in transactions:
@@ -134,69 +141,101 @@ class NftPoint:
                 _nft_script(script)
                 self.transactions += 1
 
-    def _plan(self, wanted: Program) -> Steps:
-        return plan_steps(self._program if self._program is not None else self._names(), wanted)
+    def _plan(self, applied: Applied) -> Steps:
+        held = self._program if self._program is not None else self._names()
+        return plan_steps(held, applied.parts[0].program, applied.layers)
 
     def apply_members(self, added: Mapping[bytes, int], removed: Iterable[bytes]) -> None:
         """Change who is where by element. Raises `Refused`; then the kernel is as it was."""
         if self._program is None or self._applied is None:
             raise Refused("members change before anything was applied")
-        program, members = self._program, self._applied[1]
+        program, applied = self._program, self._applied
+        members = applied.top.members
         gone = [packed for packed in removed if packed in members and packed not in added]
         moved = [packed for packed, number in added.items() if members.get(packed, number) != number]
         come = {packed: number for packed, number in added.items() if members.get(packed) != number}
-        place = program.names
-        changes: list[ElementChange] = [Delete(place[_peer_map(packed)], packed) for packed in (*gone, *moved)]
-        changes += [Add(place[_peer_map(packed)], packed, number) for packed, number in come.items()]
+        place = {size: program.names[name] for size, name in PEERS.items()}
+        changes: list[ElementChange] = [Delete(place[len(packed)], packed) for packed in (*gone, *moved)]
+        changes += [Add(place[len(packed)], packed, number) for packed, number in come.items()]
         try:
+            if self._is_shared({len(packed) for packed in (*gone, *come)}):
+                raise Refused("what lasts has the same members, and keeps them")
             self._send(changes)
         except Refused:
             wanted = {packed: number for packed, number in members.items() if packed not in gone} | come
-            self.apply(self._applied[0], wanted)
+            self._hold(self._with_members(applied, wanted))
             return
         for packed in (*gone, *moved):
             members.pop(packed, None)
         members.update(come)
-        for name in ("peer4", "peer6"):
-            elements = program.elements[place[name]]
-            assert isinstance(elements, dict)
-            for packed in gone:
-                if _peer_map(packed) == name:
-                    elements.pop(_peer_key(packed), None)
-            for packed, number in come.items():
-                if _peer_map(packed) == name:
-                    elements[_peer_key(packed)] = number
+        for size, name in place.items():
+            held = {id(one): one for one in (program.elements[name], *(part.peers(size) for part in applied.sharing()))}
+            for elements in held.values():
+                assert isinstance(elements, dict)
+                for packed in gone:
+                    if len(packed) == size:
+                        elements.pop(_peer_key(packed), None)
+                for packed, number in come.items():
+                    if len(packed) == size:
+                        elements[_peer_key(packed)] = number
+
+    def _is_shared(self, sizes: Iterable[int]) -> bool:
+        """Say whether maps of these addresses are also those of a part that has members of its own."""
+        program, applied = self._program, self._applied
+        assert program is not None and applied is not None
+        others = [
+            names
+            for names, part in zip((*program.spare, program.names), applied.parts, strict=True)
+            if part.members is not applied.top.members
+        ]
+        return any(names.get(PEERS[size]) == program.names[PEERS[size]] for names in others for size in sizes)
+
+    @staticmethod
+    def _with_members(applied: Applied, wanted: dict[bytes, int]) -> Applied:
+        """Give it anew with other members of what decides."""
+        given = [wanted if one.members is applied.top.members else one.members for one in applied.parts]
+        interims = [replace(one, members=of) for one, of in zip(applied.interims, given[1:], strict=True)]
+        return make_applied(applied.parts[0].ruleset, given[0], interims, applied.local, applied)
 
     def apply_orders(self, orders: tuple[OrderCard, ...]) -> None:
         """Put these in place of the orders there are. Raises `Refused`; then the kernel is as it was."""
         if self._program is None or self._applied is None:
             raise Refused("orders change before anything was applied")
-        ruleset, members, local = self._applied
-        after = replace(ruleset, orders=orders)
-        wanted = with_orders(self._wanted, orders)
+        after = self._applied.with_orders(orders)
         try:
-            self._make(wanted)
+            self._apply(after)
         except Refused:
             # Somebody took away what we count on.
-            self.apply(after, members)
-            return
-        self._wanted = wanted
-        self._applied = after, members, local
+            self._hold(after)
 
     def refresh_local(self) -> bool:
         """Look again for users and units, which come and go; apply where that changes anything, and say so."""
-        if self._applied is None:
+        applied = self._applied
+        if applied is None:
             return False
-        ruleset, members, local = self._applied
-        if self._local(ruleset) == local:
+        local = self._local(*(one.ruleset for one in applied.parts if one.ruleset is not None))
+        if local == applied.local:
             return False
-        return self.apply(ruleset, members).change != "none"
+        lasting = applied.parts[0]
+        after = make_applied(lasting.ruleset, lasting.members, applied.interims, local, applied)
+        return self._hold(after).change != "none"
 
     def forget(self) -> None:
         """Forget what was applied: the next `apply` writes everything again, whatever the table holds."""
         self._program = None
-        self._wanted = Program()
         self._text = ""
+
+    def _fill(self, additions: list[ElementChange]) -> None:
+        """Put elements in, a portion at a time: no packet minds whether they come at once. All of them or none."""
+        done: list[ElementChange] = []
+        try:
+            for portion in portions(additions):
+                self._send(portion)
+                done += portion
+        except Refused:
+            for portion in portions(undone(done)):
+                self._send(portion)
+            raise
 
     def _send(self, changes: list[ElementChange]) -> None:
         if not changes:
@@ -222,8 +261,8 @@ class NftPoint:
 
     # --- what the host knows of itself ---
 
-    def _local(self, ruleset: Ruleset) -> Local:
-        asked = [face.identity for face in ruleset.faces if face.identity]
+    def _local(self, *rulesets: Ruleset) -> Local:
+        asked = [face.identity for ruleset in rulesets for face in ruleset.faces if face.identity]
         users: dict[str, int] = {}
         for user in {one.user for one in asked if one.user is not None}:
             try:
@@ -255,10 +294,18 @@ class NftPoint:
         """Say what the table holds, from its own words; None where there is no table of ours."""
         if not table_exists(TABLE, link=self._link):
             return None
-        for comment in self._comments("about"):
-            if about := _ABOUT.match(comment):
-                return Held(int(about[1]), Mode(about[2]), about[3], about[4])
+        for chain in (*(f"about_{one}" for one in reversed(Spell) if self._lasts(one)), "about"):
+            for comment in self._comments(chain):
+                if about := _ABOUT.match(comment):
+                    return Held(int(about[1]), Mode(about[2]), about[3], about[4])
         return Held(0, Mode.OBSERVE, "", "")
+
+    def _lasts(self, why: Spell) -> bool:
+        """Say whether packets are led to what is only for a while."""
+        if not self._comments(f"about_{why}"):
+            return False
+        maps = self._program.shapes if self._program is not None else (self._names() or Names()).maps
+        return any(self._dump(name) for name in maps if name.startswith(f"{why}_in"))
 
     def verify(self) -> tuple[Drift, ...]:
         """Compare the table with what was last applied, chains by nft's own listing, elements one by one."""
@@ -273,7 +320,7 @@ class NftPoint:
             ours, theirs = self._text.splitlines(), listing.splitlines()
             changed = sorted(set(ours) ^ set(theirs))
             found.append(Drift("chains", changed[0].strip() if changed else "the rules are in another order"))
-        now = time.time()
+        now = self._clock()
         for name, shape in program.shapes.items():
             if not shape.data or name not in listing or _is_ending(shape, now):
                 continue
@@ -350,12 +397,15 @@ class NftPoint:
     def counters(self) -> dict[str, tuple[int, int]]:
         """Give packets and bytes by rule id, and `default`."""
         found: dict[str, tuple[int, int]] = {}
+        program = self._program or Program()
+        idle = {place for names in program.spare for place in names.values()} - set(program.names.values())
         for kind, one in self._objects(quiet=True):
             if kind != "rule":
                 continue
             counter = next((part["counter"] for part in one["expr"] if "counter" in part), None)
             named = _RULE_COMMENT.match(one.get("comment", ""))
-            if counter and named:
+            # Orders are those of all that stands in the table; rules are those of what decides.
+            if counter and named and (one["chain"] not in idle or named[0].split()[0] in set(OrderKind)):
                 found[named[1] or "default"] = counter["packets"], counter["bytes"]
         return found
 
@@ -368,7 +418,8 @@ class NftPoint:
                 _nft_script(f"delete table inet {TABLE}\n")
             self.forget()
         elif leave is Leave.CLOSE:
-            lifelines = self._applied[0].lifelines if self._applied else ()
+            held = self._applied.top.ruleset if self._applied else None
+            lifelines = held.lifelines if held else ()
             self.apply(Ruleset("closed", 0, Mode.ENFORCE, lifelines=lifelines), {})
 
     def close(self) -> None:
@@ -376,18 +427,17 @@ class NftPoint:
         self._link.close()
 
 
-def _peer_map(packed: bytes) -> str:
-    return "peer4" if len(packed) == 4 else "peer6"
-
-
 def _peer_key(packed: bytes) -> Key:
     value = int.from_bytes(packed, "big")
     return ((value, value),)
 
 
-def _additions(steps: Steps, name: str) -> Iterable[Add]:
+def _additions(steps: Steps, name: str, now: float) -> Iterable[ElementChange]:
     shape = steps.program.shapes[name]
-    left_ms = None if shape.until is None else math.ceil((shape.until - time.time()) * 1000)
+    marks = as_marks(shape, steps.come[name]) if shape.until is None else None
+    if marks is not None:
+        return (Fill(name, marks),)
+    left_ms = None if shape.until is None else math.ceil((shape.until - now) * 1000)
     if left_ms is not None and left_ms <= 0:
         return ()
     return (Add(name, encode(shape, key)[0], _netlink(data), timeout_ms=left_ms) for key, data in steps.come[name])

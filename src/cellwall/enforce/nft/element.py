@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from functools import lru_cache
@@ -115,6 +115,14 @@ class Add:
 
 
 @dataclass(frozen=True, slots=True)
+class Fill:
+    """Put many elements, keys of one size with their marks, into the map `into`: as an `Add` of each does, sooner."""
+
+    into: str
+    marks: Mapping[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """Take an element out of the set or map `out_of`; refused when it is not there. See `delete_range`."""
 
@@ -131,7 +139,7 @@ class Flush:
     of: str
 
 
-ElementChange = Add | Delete | Flush
+ElementChange = Add | Fill | Delete | Flush
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +218,12 @@ def requests(table: str, changes: Iterable[ElementChange], family: Family) -> It
     parts: list[bytes] = []
     room = 0
     for step in changes:
+        if isinstance(step, Fill):
+            if open_for is not None:
+                yield _request(table, open_for, parts, family)
+                open_for, parts = None, []
+            yield from (_request(table, (NEWSETELEM, step.into), [some], family) for some in _filling(step.marks))
+            continue
         match step:
             case Add():
                 wanted, element = (NEWSETELEM, step.into), _element(step, step.data, step.timeout_ms, step.comment)
@@ -237,12 +251,26 @@ def _request(table: str, kind: tuple[int, str], parts: list[bytes], family: Fami
     return kind[0], F_CREATE if kind[0] == NEWSETELEM else 0, body
 
 
+def _filling(marks: Mapping[bytes, int]) -> Iterator[bytes]:
+    """Lay out elements, as many together as a message takes. But for key and mark, all are the same bytes."""
+    if not marks:
+        return
+    key, number = next(iter(marks.items()))
+    one = _element(Add("", key), number, None, "")
+    ends = {number: _PADDING[len(key) & 3] + _mark(number) for number in set(marks.values())}
+    begin = one[: len(one) - len(key) - len(ends[number])]
+    laid = [begin + key + ends[number] for key, number in marks.items()]
+    most = _ROOM // len(one)
+    for start in range(0, len(laid), most):
+        yield b"".join(laid[start : start + most])
+
+
 def _element(step: Add | Delete, data: Data | None, timeout_ms: int | None, comment: str) -> bytes:
     body = _key(_KEY, step.key)
     if step.key_end is not None:
         body += _key(_KEY_END, step.key_end)
     if data is not None:
-        body += _MARK.pack(12, _DATA | NESTED, 8, 1, data) if isinstance(data, int) else _data(data)
+        body += _mark(data) if isinstance(data, int) else _data(data)
     if step.end:
         body += be32(_FLAGS, _INTERVAL_END)
     if timeout_ms is not None:
@@ -252,6 +280,10 @@ def _element(step: Add | Delete, data: Data | None, timeout_ms: int | None, comm
         words = comment.encode() + b"\0"
         body += attribute(_USERDATA, bytes((0, len(words))) + words)
     return _HEAD.pack(len(body) + 4, 1 | NESTED) + body
+
+
+def _mark(number: int) -> bytes:
+    return _MARK.pack(12, _DATA | NESTED, 8, 1, number)
 
 
 def _key(kind: int, key: bytes) -> bytes:

@@ -33,6 +33,7 @@ from cellwall.enforce.nft.program import (
     Program,
     Refuse,
     Reply,
+    Reset,
     Return,
     Sample,
     SetMark,
@@ -49,7 +50,7 @@ class Packet:
     `established`, `invalid`, `untracked`.
 
     `user` is a user id, None for packets that the kernel makes; `cgroups` are the ids of the socket's control
-    group and its parents, by level.
+    group and its parents, by level; `connection_mark` is that of its tracked connection.
     """
 
     source: Address
@@ -60,9 +61,11 @@ class Packet:
     state: str = "new"
     reply: bool = False
     opens: bool = True
+    resets: bool = False
     loopback: bool = False
     user: int | None = 0
     cgroups: dict[int, int] = field(default_factory=dict[int, int])
+    connection_mark: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class _Run:
                     matched = packet.state == "established"
                 case Midstream():
                     matched = packet.protocol == TCP and packet.state == "new" and not packet.opens
+                case Reset():
+                    matched = packet.protocol == TCP and packet.state in {"established", "related"} and packet.resets
                 case Version(version):
                     matched = packet.source.version == version
                 case In(name, _, ranges):
@@ -209,6 +214,7 @@ class _Run:
             Field.PROTOCOL: packet.protocol,
             Field.USER: packet.user,
             Field.FAMILY: FAMILY_NUMBERS[packet.source.version],
+            Field.CONNECTION_MARK: packet.connection_mark,
         }
         if packet.protocol in PORTED:
             values[Field.SOURCE_PORT], values[Field.DESTINATION_PORT] = packet.source_port, packet.port

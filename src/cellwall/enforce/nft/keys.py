@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 from cellwall.enforce.nft.element import concat, mark
 from cellwall.enforce.nft.orders import ALLOWED, DENIED, WOULD_DENY
-from cellwall.enforce.nft.program import Key, Kind, MapShape
+from cellwall.enforce.nft.program import Data, Key, Kind, MapShape
 from cellwall.enforce.nft.render import RULE_MASK
 from cellwall.enforce.point import Seen
 from cellwall.flows import Outcome
@@ -28,6 +29,7 @@ _SIZES = {
     Kind.FAMILY: 1,
 }
 _HOST_ORDER = {Kind.USER, Kind.CGROUP}
+_ADDRESS = ((Kind.IPV4,), (Kind.IPV6,))
 
 
 def encode(shape: MapShape, key: Key) -> tuple[bytes, bytes | None]:
@@ -36,6 +38,14 @@ def encode(shape: MapShape, key: Key) -> tuple[bytes, bytes | None]:
     if not shape.interval:
         return first, None
     return first, _joined([_field(kind, high, True) for kind, (_, high) in zip(shape.key, key, strict=True)])
+
+
+def as_marks(shape: MapShape, elements: Iterable[tuple[Key, Data]]) -> dict[bytes, int] | None:
+    """Give the elements of a map from one address to a mark as the kernel has them; None where it is no such map."""
+    if shape.data != "mark" or shape.interval or shape.key not in _ADDRESS:
+        return None
+    size = _SIZES[shape.key[0]]
+    return {key[0][0].to_bytes(size, "big"): mark for key, mark in elements if isinstance(mark, int)}
 
 
 def _joined(fields: list[bytes]) -> bytes:

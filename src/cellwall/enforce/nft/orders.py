@@ -1,11 +1,13 @@
 """Orders of an emergency in nftables' words.
 
-    input ─ loopback, replies, essential lifelines ─ seals ─ other lifelines ─ … ─ allow_x ─ orders ─ its verdict
+    input ─ loopback, replies ─ answers, lifelines ─ seals ─ other lifelines ─ … ─ allow_x ─ orders ─ its verdict
     seals, orders:  family → who_<id>            from a map whose elements the kernel itself takes out at the end
     who_<id>:       exempt pair? ends? ports? ─▶ shut_<id> or open_<id>
+    answers:        mark of the connection → refuse    from such a map too
 
 `orders` is called by the chain of every rule but a lifeline's, and by the default's. Both chains stay where they are:
-an order that comes or goes rewrites them alone, beside maps and chains of its own.
+an order that comes or goes rewrites them alone, beside maps and chains of its own. What answers in a connection that
+was open when an order came is known by the connection's mark, which the agent sets.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from cellwall.enforce.nft.program import (
     Jump,
     Key,
     Kind,
+    Known,
     Line,
     Lookup,
     MapShape,
@@ -37,6 +40,7 @@ from cellwall.enforce.nft.program import (
     New,
     Program,
     Range,
+    Reset,
     Return,
     Sample,
     SetMark,
@@ -48,15 +52,17 @@ from cellwall.traffic import ICMPS, TCP, Span, icmp_blocks
 
 ALLOWED, DENIED, WOULD_DENY = 1 << 30, 2 << 30, 3 << 30
 """The upper two bits of the mark with which a tuple is counted; below them, 28 bits of the number of rule or order."""
-SEALS, ORDERS, EXEMPT = "seals", "orders", "exempt"
+SEALS, ORDERS, ANSWERS, EXEMPT = "seals", "orders", "answers", "exempt"
+RESET = "tells the other end that it is over"
 _ONE_WAY = (OrderKind.CONTAIN, OrderKind.LIMIT)
-_OWN_MAPS = ("order_", "exempt4_", "exempt6_")
+_CUT = 0xC << 28
+_OWN_MAPS = ("order_", "answer_", "exempt4_", "exempt6_")
 _OWN_CHAINS = ("who_", "shut_", "open_", EXEMPT)
 
 
 def put_orders(program: Program, cards: Iterable[OrderCard]) -> None:
     """Write `cards` into `program`, and the chains that lead to them; none of them may be there yet."""
-    lines: dict[str, list[Line]] = {SEALS: [], ORDERS: []}
+    lines: dict[str, list[Line]] = {SEALS: [], ORDERS: [], ANSWERS: []}
     # What opens stands before what shuts: that is all the order there is.
     for card in sorted(cards, key=lambda one: (one.shuts, one.id)):
         families = {version for way in card.ways for version in _versions(way)}
@@ -65,6 +71,13 @@ def put_orders(program: Program, cards: Iterable[OrderCard]) -> None:
         _put(program, card, families)
         where = SEALS if card.over_lifelines else ORDERS
         lines[where].append(Line((Lookup((Field.FAMILY,), f"order_{card.id}"),)))
+        if card.shuts:
+            cut = f"answer_{card.id}"
+            program.shapes[cut] = MapShape(cut, (Kind.MARK,), "verdict", until=card.expires)
+            program.elements[cut] = {_exactly(cut_mark(card.number)): Goto("refuse")}
+            lines[ANSWERS].append(Line((Known(), Lookup((Field.CONNECTION_MARK,), cut))))
+    if lines[ANSWERS]:
+        lines[ANSWERS].insert(0, Line((Reset(), Return()), RESET))
     for name, held in lines.items():
         program.chains[name] = Chain(tuple(held))
 
@@ -79,6 +92,11 @@ def with_orders(program: Program, cards: Iterable[OrderCard]) -> Program:
     )
     put_orders(after, cards)
     return after
+
+
+def cut_mark(number: int) -> int:
+    """Give the mark of connections that the order of this number shuts: what answers in them is refused too."""
+    return _CUT | number
 
 
 def refusing(number: int, name: str) -> Iterator[Line]:
@@ -115,7 +133,8 @@ def _put(program: Program, card: OrderCard, families: set[int]) -> None:
     program.chains[who] = Chain((*lines, *(back if card.kind in _ONE_WAY else ())))
     count = Line((Counter(),), f"{card.kind} {card.id}")
     if card.shuts:
-        program.chains[end] = Chain((count, *refusing(card.number, card.id)))
+        told = Line((Reset(), SetMark(0), Accept()), RESET)
+        program.chains[end] = Chain((told, count, *refusing(card.number, card.id)))
     else:
         seen = Line((New(), SetMark(ALLOWED | card.number), Jump("see")))
         program.chains[end] = Chain((count, seen, Line((SetMark(0), Accept()))))

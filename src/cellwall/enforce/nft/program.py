@@ -49,6 +49,7 @@ class Field(StrEnum):
     ICMPV6_CODE = "icmpv6 code"
     USER = "meta skuid"
     FAMILY = "meta nfproto"
+    CONNECTION_MARK = "ct mark"
 
 
 FAMILIES = {
@@ -131,6 +132,11 @@ class Stray:
 @dataclass(frozen=True, slots=True)
 class Midstream:
     """Match TCP packets of no tracked connection that do not open one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Match TCP packets that end a tracked connection at once, and those by which a refusal says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +241,7 @@ Statement = (
     | Known
     | Stray
     | Midstream
+    | Reset
     | Version
     | In
     | HasUser
@@ -276,7 +283,8 @@ class Program:
     """What the table holds. Maps of packets' making (`data` empty) have no elements here.
 
     `cgroups` gives the path, below /sys/fs/cgroup, of each control group that is a key. `names` is for a program as
-    the table holds it: by the name that `render` gives a map or chain, the name that it has there.
+    the table holds it: by the name that `render` gives a map or chain, the name that it has there; `spare` has the same
+    of each further program that stands in the table, to which it goes back or that is above it for a while.
     """
 
     shapes: dict[str, MapShape] = field(default_factory=dict[str, MapShape])
@@ -284,3 +292,4 @@ class Program:
     chains: dict[str, Chain] = field(default_factory=dict[str, Chain])
     cgroups: dict[int, str] = field(default_factory=dict[int, str])
     names: dict[str, str] = field(default_factory=dict[str, str])
+    spare: tuple[Mapping[str, str], ...] = ()

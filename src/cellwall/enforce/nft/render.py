@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cellwall.compile import EVERYONE, Entry, Face, Members, NetworkSpan, RuleCard, Ruleset
-from cellwall.enforce.nft.orders import ALLOWED, ORDERS, SEALS, WOULD_DENY, put_orders, refusing
+from cellwall.enforce.nft.orders import ALLOWED, ANSWERS, ORDERS, SEALS, WOULD_DENY, put_orders, refusing
 from cellwall.enforce.nft.place import Cell, place
 from cellwall.enforce.nft.program import (
     FAMILIES,
@@ -168,7 +168,8 @@ class _Renderer:
 
     def _base(self, side: Side, groups: list[tuple[Face, ...]]) -> None:
         arriving = side is Side.INGRESS
-        lines = [Line((Loopback(arriving), Accept()), "lifeline loopback"), Line((Reply(), Accept()), "replies")]
+        lines = [Line((Loopback(arriving), Accept()), "lifeline loopback")]
+        lines += [Line((Reply(), Jump(ANSWERS))), Line((Reply(), Accept()), "replies")]
         lines += self._lifelines(side, essential=True)
         lines.append(Line((Jump(SEALS),)))
         lines += self._lifelines(side, essential=False)

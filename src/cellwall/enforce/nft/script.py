@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
+from cellwall.enforce.nft.interim import OF_ORDERS, Layer
 from cellwall.enforce.nft.orders import ORDERS
 from cellwall.enforce.nft.program import (
     FAMILY_NUMBERS,
@@ -35,6 +36,7 @@ from cellwall.enforce.nft.program import (
     Range,
     Refuse,
     Reply,
+    Reset,
     Return,
     Sample,
     SetMark,
@@ -50,9 +52,9 @@ ELEMENTS_A_LINE = 2000
 FAMILY_NAMES = {number: f"ipv{version}" for version, number in FAMILY_NUMBERS.items()}
 
 
-def transaction(held: Program | Names | None, wanted: Program) -> str:
+def transaction(held: Program | Names | None, wanted: Program, layers: Sequence[Layer] = ()) -> str:
     """Write the whole change from `held` to `wanted`, its transactions one after the other, for a person to read."""
-    parts = scripts(plan_steps(held, wanted))
+    parts = scripts(plan_steps(held, wanted, layers))
     return "".join(f"# {name}\n{text}" for name, text in zip(("build", "switch", "sweep"), parts, strict=True) if text)
 
 
@@ -65,8 +67,9 @@ def build_script(steps: Steps, leave_out: Container[str] = ()) -> str:
     """Write what is to stand beside what is there, without the elements of the maps to `leave_out`."""
     program = steps.program
     out = [_declare(shape) for shape in steps.new_maps]
-    # That of orders stays where it is, and is called by what is built before it is written.
-    called = [ORDERS] if ORDERS in program.chains and steps.new_chains else []
+    # Those of orders stay where they are, and are called by what is built before they are written.
+    asked = OF_ORDERS if program.spare else (ORDERS,)
+    called = [name for name in asked if name in program.chains and steps.new_chains]
     out += [f"add chain inet {TABLE} {name}" for name in (*called, *steps.new_chains)]
     for name, elements in steps.come.items():
         if name not in leave_out:
@@ -195,6 +198,8 @@ def write(statement: Statement) -> str:
             return "ct state invalid"
         case Midstream():
             return "meta l4proto tcp ct state new tcp flags & (syn | ack) != syn"
+        case Reset():
+            return "meta l4proto tcp ct state established,related tcp flags & rst == rst"
         case Version(version):
             return f"meta nfproto ipv{version}"
         case In(field, kind, ranges):

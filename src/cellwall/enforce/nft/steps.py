@@ -10,19 +10,23 @@ elements, and sets of ranges change a moment after the rules. So nothing that pa
 What is the same is shared, so that counters go on and a large map is not copied. Only who is where changes in place:
 an address that is to come is there before the switch, one that is to go goes after it. Killed between two steps, the
 table holds the old state or the new one, and some chains too many, which the next change sweeps.
+
+What is only for a while (`interim.py`) stands above what lasts, both whole, and switching is what the kernel does by
+itself at the end. Then members do not change in place either, as both may share a map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from cellwall.enforce.nft.orders import ORDERS, SEALS
+from cellwall.enforce.nft.interim import HOOKS, OF_ORDERS, Layer
 from cellwall.enforce.nft.program import (
     Chain,
     Count,
     Data,
+    Field,
     Goto,
     Jump,
     Key,
@@ -35,9 +39,9 @@ from cellwall.enforce.nft.program import (
     Statement,
 )
 
-FIXED = (SEALS, ORDERS, "input", "output", "about")
-"""Chains that are rewritten where they are: those that the kernel calls, one that nobody goes to, and two that lead to
-the orders of an emergency, of which so much is called that it would all have to be built anew."""
+FIXED = (*OF_ORDERS, *HOOKS, "about")
+"""Chains that are rewritten where they are: those that the kernel calls, one that nobody goes to, and those that lead
+to the orders of an emergency, which so much calls that it would all have to be built anew."""
 
 
 @dataclass(frozen=True)
@@ -70,73 +74,114 @@ class Steps:
         return bool(self.rewritten)
 
 
-def plan_steps(held: Program | Names | None, wanted: Program) -> Steps:
-    """Plan the change from `held` (None: no table) to `wanted`, whose names are free to be given others."""
-    return _Planner(held, wanted).plan()
+def plan_steps(held: Program | Names | None, wanted: Program, layers: Sequence[Layer] = ()) -> Steps:
+    """Plan the change from `held` (None: no table) to `wanted`, whose names are free to be given others.
+
+    `layers` are above it, each for a while and above the one before: the table then holds all of them, whole."""
+    return _Planner(held, wanted, layers).plan()
 
 
 class _Planner:
-    def __init__(self, held: Program | Names | None, wanted: Program) -> None:
+    def __init__(self, held: Program | Names | None, wanted: Program, layers: Sequence[Layer]) -> None:
         self._held = held if isinstance(held, Program) else Program()
-        self._wanted = wanted
+        self._lasting, self._layers = wanted, layers
         self._there = _names_of(held)
         self._taken = {*self._there.maps, *self._there.chains}
-        self._out = Program(cgroups=dict(wanted.cgroups))
+        self._out = Program()
         self._steps = Steps(self._out)
+        self._wanted = wanted
         self._placed: dict[str, str] = {}
+        # The places of what the table holds, and of what it is to hold as far as that is planned: all may be shared.
+        self._before = (self._held.names, *self._held.spare)
+        self._planned: list[dict[str, str]] = []
+        # INVARIANT: while something is for a while, nothing of what lasts is changed: it may come back at any moment.
+        self._in_place = not layers and not self._held.spare
 
     def plan(self) -> Steps:
-        steps = self._steps
-        for shape in self._wanted.shapes.values():
+        steps, out = self._steps, self._out
+        self._enter(self._lasting)
+        fixed = {name: self._rename(self._lasting.chains[name]) for name in FIXED if name in self._lasting.chains}
+        for layer in self._layers:
+            self._enter(layer.program)
+            for name in OF_ORDERS:
+                if name not in fixed and name in layer.program.chains:
+                    fixed[name] = self._rename(layer.program.chains[name])
+            for hook in HOOKS:
+                lead = Line((Lookup((Field.FAMILY,), self._lead(layer, hook)),), f"for a while: {layer.name}")
+                fixed[hook] = replace(fixed[hook], lines=(lead, *fixed[hook].lines))
+            fixed[f"about_{layer.name}"] = self._rename(layer.program.chains["about"])
+        for name in sorted(fixed, key=_turn):
+            out.chains[name] = fixed[name]
+            if self._held.chains.get(name) != fixed[name]:
+                steps.rewritten.append(name)
+        *spare, out.names = self._planned
+        out.spare = tuple(spare)
+        steps.old_chains = sorted(self._there.chains - set(out.chains))
+        steps.old_maps = {name: kind for name, kind in sorted(self._there.maps.items()) if name not in out.shapes}
+        return steps
+
+    def _enter(self, program: Program) -> None:
+        """Place the parts of this program from here on; what is the same as another's is shared with it."""
+        self._wanted = program
+        self._placed = {name: name for name in OF_ORDERS}
+        self._planned.append(self._placed)
+        self._out.cgroups.update(program.cgroups)
+        for shape in program.shapes.values():
             if not shape.data:
                 self._seen(shape)
-        self._placed.update({SEALS: SEALS, ORDERS: ORDERS})
-        for name in (one for one in FIXED if one in self._wanted.chains):
-            chain = self._rename(self._wanted.chains[name])
-            self._out.chains[name] = chain
-            if self._held.chains.get(name) != chain:
-                steps.rewritten.append(name)
-        self._out.names.update(self._placed)
-        steps.old_chains = sorted(self._there.chains - set(self._out.chains))
-        steps.old_maps = {name: kind for name, kind in sorted(self._there.maps.items()) if name not in self._out.shapes}
-        return steps
+
+    def _lead(self, layer: Layer, hook: str) -> str:
+        """Place the map that leads packets of a hook away to `layer`, and the chain to which it leads."""
+        name = f"{hook}_{layer.name}"
+        self._placed[name] = self._put(name, self._rename(layer.entry(hook)))
+        shape, elements = layer.lead(hook, self._placed[name])
+        self._placed[shape.name] = self._hold(shape, elements)
+        return self._placed[shape.name]
 
     def _seen(self, shape: MapShape) -> None:
         """A set that packets fill stays what it is and where it is."""
         self._placed[shape.name] = shape.name
-        self._out.shapes[shape.name] = shape
-        if shape.name not in self._there.maps:
+        if shape.name not in self._out.shapes and shape.name not in self._there.maps:
             self._steps.new_maps.append(shape)
+        self._out.shapes[shape.name] = shape
 
     def _free(self, name: str) -> str:
         chosen = next(one for one in _spellings(name) if one not in self._taken)
         self._taken.add(chosen)
         return chosen
 
+    def _known(self, name: str) -> Iterator[str]:
+        """Give the places where something of this name stands, or will."""
+        return (names[name] for names in (*self._before, *self._planned) if name in names)
+
     def _map(self, name: str) -> str:
+        if name not in self._placed:
+            elements = self._wanted.elements[name]
+            if self._wanted.shapes[name].data == "verdict":
+                elements = {key: self._goto(data) for key, data in elements.items()}
+            self._placed[name] = self._hold(self._wanted.shapes[name], elements)
+        return self._placed[name]
+
+    def _hold(self, shape: MapShape, elements: Mapping[Key, Data]) -> str:
         """Place a map: where it is, when it holds the same or only members come and go; else beside it."""
-        if name in self._placed:
-            return self._placed[name]
-        shape = self._wanted.shapes[name]
-        elements = self._wanted.elements[name]
-        if shape.data == "verdict":
-            elements = {key: self._goto(data) for key, data in elements.items()}
-        old = self._held.names.get(name, "")
-        before = self._held.elements.get(old)
-        place = ""
-        if before is not None and replace(self._held.shapes[old], name=name) == shape:
+        name, place = shape.name, ""
+        for known in self._known(name):
+            there = self._out if known in self._out.shapes else self._held
+            if known not in there.shapes or replace(there.shapes[known], name=name) != shape:
+                continue
+            before = there.elements[known]
             if before is elements or before == elements:
-                place = old
-            elif shape.data == "mark" and not shape.interval and not _moved(before, elements):
-                place = old
+                place = known
+            elif self._in_place and shape.data == "mark" and not shape.interval and not _moved(before, elements):
+                place = known
                 self._steps.come[place] = [(key, data) for key, data in elements.items() if key not in before]
                 self._steps.gone[place] = [key for key in before if key not in elements]
+            if place:
+                break
         if not place:
             place = self._free(name)
-            shape = replace(shape, name=place)
-            self._steps.new_maps.append(shape)
+            self._steps.new_maps.append(replace(shape, name=place))
             self._steps.come[place] = list(elements.items())
-        self._placed[name] = place
         self._out.shapes[place] = replace(shape, name=place)
         self._out.elements[place] = elements
         return place
@@ -153,13 +198,17 @@ class _Planner:
     def _chain(self, name: str) -> str:
         if name in self._placed:
             return self._placed[name]
-        chain = self._rename(self._wanted.chains[name])
-        old = self._held.names.get(name, "")
-        place = old if old and self._held.chains.get(old) == chain else ""
-        if not place:
+        self._placed[name] = self._put(name, self._rename(self._wanted.chains[name]))
+        return self._placed[name]
+
+    def _put(self, name: str, chain: Chain) -> str:
+        """Place a chain: where it is, when it says the same; else beside it."""
+        for place in self._known(name):
+            if self._out.chains.get(place, self._held.chains.get(place)) == chain:
+                break
+        else:
             place = self._free(name)
             self._steps.new_chains.append(place)
-        self._placed[name] = place
         self._out.chains[place] = chain
         return place
 
@@ -189,6 +238,11 @@ def _names_of(held: Program | Names | None) -> Names:
     if isinstance(held, Program):
         return Names({name: bool(shape.data) for name, shape in held.shapes.items()}, frozenset(held.chains))
     return held or Names()
+
+
+def _turn(name: str) -> tuple[int, str]:
+    """Sort the chains that are rewritten: what is called before who calls it."""
+    return (FIXED.index(name) if name in FIXED else len(FIXED), name)
 
 
 def _moved(before: Mapping[Key, Data], after: Mapping[Key, Data]) -> bool:

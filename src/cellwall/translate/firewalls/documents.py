@@ -65,10 +65,15 @@ def write_hosts(hosts: Sequence[Host]) -> ImportedHosts:
 
     A host is the workloads that carry its label `host=NAME`, in mode `enforce`. Equal hosts give equal texts."""
     writer = _Writer([meaning(host) for host in hosts])
-    lines = {said.host.name: list(writer.lines(said)) for said in writer.said}
+    lines: dict[str, list[_Line]] = {}
+    while_written: dict[str, list[Remark]] = {}
+    for said in writer.said:
+        before = len(writer.remarks)
+        lines[said.host.name] = list(writer.lines(said))
+        while_written[said.host.name] = writer.remarks[before:]
     texts: dict[str, str] = {}
     for said in writer.said:
-        mine = [*_head(said), *_rules(lines[said.host.name])]
+        mine = [*_head(said, while_written[said.host.name]), *_rules(lines[said.host.name])]
         alone = len(hosts) == 1
         mine += [*_networks(writer.names.networks), *_services(writer.names.services)] if alone else []
         texts[f"{said.host.name}.yaml"] = "\n".join(mine) + "\n"
@@ -86,7 +91,7 @@ def write_hosts(hosts: Sequence[Host]) -> ImportedHosts:
 class _Writer:
     def __init__(self, said: list[Meaning]) -> None:
         self.said = said
-        self.names = Names()
+        self.names = Names(said[0].host.name if len(said) == 1 else "")
         self.remarks: list[Remark] = []
         for one in said:
             for addresses, name in one.host.names.items():
@@ -166,10 +171,11 @@ def _quoted(step: Step) -> str:
     return f"{step.place.file}:{step.place.line}: {text}" if step.place.line else f"{step.place.file}: {text}"
 
 
-def _head(said: Meaning) -> Iterator[str]:
+def _head(said: Meaning, while_written: list[Remark]) -> Iterator[str]:
     host = said.host
     yield f"# The firewall of {host.name}, imported from {_shown(', '.join(host.files))}."
-    listed = [one for one in said.remarks if one.effect is not Effect.SAME]
+    told = [one for one in (*said.remarks, *while_written) if one.effect is not Effect.SAME]
+    listed = sorted(dict.fromkeys(told), key=lambda one: (tuple(Effect).index(one.effect), one.place, one.reason))
     if listed:
         yield "# Not carried over as it was:"
     for one in listed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cellwall.policy import Place, PolicyError
@@ -95,6 +95,37 @@ def leaves(chains: Chains, situation: Situation) -> list[Leaf]:
     policy = chains.policy
     found.append(Leaf(policy, policy.does is Does.ACCEPT, (chains.family,), (chains.family,)))
     return found
+
+
+def without_idle_doubts(chains: Chains) -> tuple[Chains, tuple[Step, ...]]:
+    """Take away jumps in doubt that the next rule in the chain makes anyway, and give them too.
+
+    `iifname "eth0" goto public; goto public` leads to one chain whatever the interface: so firewalld says which zone an
+    interface is of, beside the zone of all others."""
+    idle: list[Step] = []
+    steps: dict[str, tuple[Step, ...]] = {}
+    for name, some in chains.steps.items():
+        kept: list[Step] = []
+        after: Step | None = None
+        for step in reversed(some):
+            if step.does is Does.NOTHING:
+                kept.append(step)
+            elif after is not None and step.doubts and _makes_anyway(after, step):
+                idle.append(step)
+            else:
+                kept.append(step)
+                after = step if step.does in (Does.JUMP, Does.GOTO) and not step.doubts else None
+        steps[name] = tuple(reversed(kept))
+    return replace(chains, steps=steps), tuple(reversed(idle))
+
+
+def _makes_anyway(sure: Step, doubted: Step) -> bool:
+    """Say whether what `doubted` may send to its chain is sent there by `sure`, and goes on from there alike."""
+    return (
+        (doubted.does, doubted.target) in ((sure.does, sure.target), (Does.JUMP, sure.target))
+        and doubted.when <= sure.when
+        and not less_all(doubted.boxes, sure.boxes)
+    )
 
 
 class _Walk:

@@ -13,9 +13,11 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class Names:
-    """Gives names; equal networks have one name, whichever host they come from."""
+    """Gives names; equal networks have one name, whichever host they come from. Those of one host alone begin with it,
+    so that documents of hosts that were imported one by one can stand in one folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "") -> None:
+        self._host = host
         self.networks: dict[str, Intervals] = {}
         self.services: dict[str, Intervals] = {}
         self._by_addresses: dict[Intervals, str] = {}
@@ -43,7 +45,8 @@ class Names:
         name = self._by_addresses.get(addresses)
         if name is None:
             known = {IPV4: "ipv4", IPV6: "ipv6"}.get(addresses) or _only("net-", addresses)
-            name = _free(known or self._wanted.get(addresses) or _but(addresses) or wish, self.networks)
+            wish = known or self._wanted.get(addresses) or _but(addresses) or wish
+            name = _free(self._own(wish), self.networks)
             self.networks[name] = addresses
             self._by_addresses[addresses] = name
         return f"network:{name}"
@@ -57,10 +60,14 @@ class Names:
         if name is None:
             rest = str(ports_of(less(PORTS, points))).split(", ")
             wish = f"all-but-{'-'.join(rest)}" if len(rest) <= MOST_NAMED else f"{rule}-ports"
-            name = _free(wish.replace("/", "-"), self.services)
+            name = _free(self._own(wish.replace("/", "-")), self.services)
             self.services[name] = points
             self._by_ports[points] = name
         return [name]
+
+    def _own(self, wish: str) -> str:
+        # Names after a rule begin with the host already.
+        return f"{self._host}.{wish.removeprefix(f'{self._host}-')}" if self._host else wish
 
 
 def _only(word: str, addresses: Intervals) -> str:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from cellwall.policy import Place
 from cellwall.translate.firewalls.boxes import Box, Overlaps, gather, less_all
-from cellwall.translate.firewalls.first_match import Chains, Does, Leaf, Situation, Step, leaves
+from cellwall.translate.firewalls.first_match import Chains, Does, Leaf, Situation, Step, leaves, without_idle_doubts
 from cellwall.translate.firewalls.intervals import Intervals, join, less, touch
 
 MOST_PIECES, MOST_COVER = 64, 256
@@ -64,9 +64,19 @@ def sentences(bases: Sequence[Chains], universe: Box) -> tuple[tuple[Sentence, .
 
     A connection is accepted when an allow has it and no deny does. A rule in doubt is left out, and what that does to
     the meaning is remarked."""
+    settled = [without_idle_doubts(chains) for chains in bases]
+    bases = [chains for chains, _ in settled]
     found = compose(bases, Situation.NEW)
     found = [replace(one, boxes=_within(one.boxes, universe), wide=_within(one.wide, universe)) for one in found]
     said, remarks = _settle([leaf for leaf in found if leaf.boxes])
+    remarks.extend(
+        Remark(
+            one.place, Effect.SAME, f"{one.reason}: left out; the rule after it goes to `{step.target}` too", step.text
+        )
+        for _, idle in settled
+        for step in idle
+        for one in step.doubts
+    )
     spoken = {id(one.step) for one in said}
     reached = {id(one.step) for one in found}
     for step in _steps(bases):
@@ -86,7 +96,8 @@ def sentences(bases: Sequence[Chains], universe: Box) -> tuple[tuple[Sentence, .
             remarks.append(_remark(step, Effect.CLOSES, told))
         if leaves_chain and step.doubts:
             told = "what it may take out of the chain is accepted by none of the rules after it there"
-            remarks.extend(Remark(one.place, Effect.CLOSES, f"{one.reason}: {told}", step.text) for one in step.doubts)
+            # In front: of two remarks of one effect the first is kept, and this says more than that a rule is left out.
+            remarks[:0] = [Remark(one.place, Effect.CLOSES, f"{one.reason}: {told}", step.text) for one in step.doubts]
         elif step.doubts and Situation.NEW in step.when and step.does is not Does.NOTHING:
             remarks.extend(
                 Remark(one.place, Effect.SAME, f"{one.reason}: left out; no new connection depends on it", step.text)
@@ -272,8 +283,11 @@ def _remark(step: Step, effect: Effect, reason: str) -> Remark:
 
 
 def _worst(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
-    """Keep of several remarks at one place on one text the one of the worst effect."""
-    kept: dict[tuple[Place, str], Remark] = {}
+    """Keep of several remarks at one place on one text the one of the worst effect; what opens may close too, as a jump
+    in doubt does to a chain that accepts some and drops others."""
+    kept: dict[tuple[Place, str], dict[Effect, Remark]] = {}
     for one in sorted(remarks, key=lambda remark: (_ORDER[remark.effect], remark.place)):
-        kept.setdefault((one.place, one.text), one)
-    return tuple(kept.values())
+        told = kept.setdefault((one.place, one.text), {})
+        if not told or one.effect is Effect.CLOSES:
+            told.setdefault(one.effect, one)
+    return tuple(one for told in kept.values() for one in told.values())

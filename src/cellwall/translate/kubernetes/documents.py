@@ -240,9 +240,8 @@ class _Writer:
             raise PolicyError(place, f"`{twice.namespace}/{twice.name}` has two ports named `{ports.name}`")
         seen = sorted({port for found in numbers.values() for port in found})
         told = ", ".join(_spelt(Ports(ports.protocol, port, port)) for port in seen) or "nothing, no pod has it"
-        self.notes.append(
-            Note(place, f"the named port `{ports.name}` is {told} at the {len(numbers)} pods that were read")
-        )
+        where = "the pod that was" if len(numbers) == 1 else f"the {len(numbers)} pods that were"
+        self.notes.append(Note(place, f"the named port `{ports.name}` is {told} at {where} read"))
         return seen, len(seen) == 1 and all(numbers.values())
 
 
