@@ -112,7 +112,7 @@ async def running(folder: Path, clock: Callable[[], float] | None = None, **opti
     """Run a controller until the block ends."""
     socket = folder / "api.sock"
     given = ControllerOptions(
-        folder / "data",
+        options.pop("data", folder / "data"),
         listen=options.pop("listen", "127.0.0.1:0"),
         advertise=options.pop("advertise", ("https://127.0.0.1:7443",)),
         socket=socket,

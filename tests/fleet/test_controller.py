@@ -35,6 +35,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from cellwall.cli.documents import fleet_of
+from cellwall.controller import ControllerError
 from cellwall.controller.trust.ca import open_authority
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Process, Side
 from cellwall.policy import Mode, Tier
@@ -1086,9 +1087,12 @@ async def test_the_api_describes_itself(world: World) -> None:
     assert problem.json()["detail"] == "there is no workload `nobody`"
 
 
-async def test_a_second_controller_does_not_take_the_socket(world: World) -> None:
-    with pytest.raises(Exception, match="another controller listens"):
+async def test_a_second_controller_does_not_take_the_folder_or_the_socket(world: World) -> None:
+    with pytest.raises(ControllerError, match="another controller runs on"):
         async with running(world.folder):
+            pass
+    with pytest.raises(ControllerError, match="another controller listens"):
+        async with running(world.folder, data=world.folder / "other"):
             pass
 
 
