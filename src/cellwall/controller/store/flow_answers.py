@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from ipaddress import IPv6Address, IPv6Network, ip_network, summarize_address_range
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from cellwall.controller.store.flow_asker import ASKED, MAPPED
 from cellwall.controller.store.flow_columns import OUTCOMES, to_columns, unpack16
+from cellwall.controller.store.flow_together import OwnFlows
 from cellwall.controller.store.flows import HOUR_S, FlowStoreError, Query
 from cellwall.flows import FlowKey
 from cellwall.traffic import EVERYTHING, Network, PortSet, Span, canonical
 
-if TYPE_CHECKING:
-    from cellwall.controller.store.flow_memory import MemoryFlows
 
-
-def answered(store: MemoryFlows, request: bytes) -> bytes:
+def answered(store: OwnFlows, request: bytes) -> bytes:
     """Answer the content of a frame with that of one."""
     call, arguments = msgspec.msgpack.decode(request)
     try:
@@ -28,7 +26,7 @@ def answered(store: MemoryFlows, request: bytes) -> bytes:
         return msgspec.msgpack.encode((str(error), None))
 
 
-def _answer(store: MemoryFlows, call: str, *arguments: Any) -> Any:
+def _answer(store: OwnFlows, call: str, *arguments: Any) -> Any:
     match call, arguments:
         case "flows", (asked,):
             found = store.flows(_query(**asked))
