@@ -95,7 +95,7 @@ class Members:
         if key not in self.after:
             if len(self.after) > 16:
                 self.after.clear()
-            self.after[key] = Members(apply_change(self.flat, decode_members(added), removed))
+            self.after[key] = Members(apply_change(self.flat, decode_members(added) if added else {}, removed))
         return self.after[key]
 
 

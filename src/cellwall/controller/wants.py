@@ -8,6 +8,7 @@ from dataclasses import replace
 from cellwall.compile import Compiler, OrderBook
 from cellwall.controller.core import Wanted, ordered, want
 from cellwall.controller.ground import Ground
+from cellwall.policy import Policy
 from cellwall.wire import encode_orders
 
 
@@ -20,6 +21,11 @@ class Wants:
         self._compiler: Compiler | None = None
         self._wanted: dict[str, Wanted] = {}
         self._ordered: dict[str, tuple[Wanted, Wanted]] = {}
+
+    @property
+    def policy(self) -> Policy | None:
+        """What was compiled last; None where nothing is there."""
+        return None if self._compiler is None else self._compiler.policy
 
     def of(self, ground: Ground, now: float) -> Mapping[str, Wanted]:
         """Say what every point is to hold on `ground` at `now` (seconds since the epoch, UTC), by name of workload."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from threading import Event, Thread
 
@@ -42,6 +43,25 @@ def test_what_is_applied_as_it_was_planned_is_what_compiling_it_gives() -> None:
     # What was in force compiles the next draft, and is given back for the same no second time.
     assert drafts.of(ground(3), NOW) == Wants().of(ground(3), NOW)
     assert drafts.trade(ground(2).policy, given) is given
+
+
+def test_who_goes_on_with_the_same_policy_keeps_what_agents_hold() -> None:
+    # A plan for other labels, which are then set: a draft would have other objects for all that stays.
+    drafts, in_force = Drafts(), Wants()
+    before = in_force.of(ground(1), NOW)
+    moved = replace(ground(1), fleet=Fleet((FLEET.workloads[0], replace(FLEET.workloads[1], labels=Labels({})))))
+    drafts.of(moved, NOW)
+    assert drafts.trade(ground(1).policy, in_force) is in_force
+    assert in_force.of(ground(1), NOW)["web"].members is before["web"].members
+
+
+def test_the_way_back_is_not_compiled_again() -> None:
+    drafts, first = Drafts(), Wants()
+    first.of(ground(1), NOW)
+    drafts.of(ground(2), NOW)
+    second = drafts.trade(ground(2).policy, first)
+    second.of(ground(2), NOW)
+    assert drafts.trade(ground(1).policy, second) is first
 
 
 def test_another_draft_takes_no_ones_place() -> None:

@@ -23,26 +23,27 @@ class Drafts:
     def __init__(self) -> None:
         self._lock = Lock()
         self._wants = Wants()
-        self._policy: Policy | None = None
         self._asked = 0.0
 
     def of(self, ground: Ground, now: float) -> Mapping[str, Wanted]:
         """Say what every point would hold on `ground` at `now` (seconds since the epoch, UTC)."""
         with self._lock:
-            self._policy = None
-            wanted = self._wants.of(ground, now)
-            self._policy, self._asked = ground.policy, now
-        return wanted
+            self._asked = now
+            return self._wants.of(ground, now)
 
     def trade(self, policy: Policy, wants: Wants) -> Wants:
-        """Give what has just compiled `policy`, and keep `wants` in its place; or `wants` itself where nothing has."""
+        """Give what has compiled `policy`, and keep `wants` in its place; or `wants` itself, where that has or nobody.
+
+        Only what goes on shares with what agents hold all that stays the same: when labels change, nothing trades."""
+        if wants.policy == policy:
+            return wants
         if not self._lock.acquire(blocking=False):
             # Another draft is being compiled: nobody waits for that.
             return wants
         try:
-            if self._policy is None or self._policy != policy:
+            if self._wants.policy != policy:
                 return wants
-            given, self._wants, self._policy = self._wants, wants, None
+            given, self._wants = self._wants, wants
             return given
         finally:
             self._lock.release()
@@ -50,5 +51,5 @@ class Drafts:
     def tidy(self, now: float) -> None:
         """Let go of what nobody asked for within `KEPT_S`."""
         if now - self._asked > KEPT_S and self._lock.acquire(blocking=False):
-            self._wants, self._policy = Wants(), None
+            self._wants = Wants()
             self._lock.release()
