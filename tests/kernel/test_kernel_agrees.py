@@ -172,10 +172,14 @@ class Trial:
             self._expect(flow, Side.EGRESS, egress)
             self._expect(flow, Side.INGRESS, ingress if left else None)
         # At its own destination: an ICMP error or an echo carries the number of a packet back.
-        heard = {id(host): hear(host) for host in self._lab.hosts}
+        awaited: dict[int, set[int]] = {id(host): set() for host in self._lab.hosts}
         for number, (flow, ingress) in sent.items():
-            expected = ingress is None or ingress.outcome is Outcome.ALLOWED
-            came = number in heard[id(self._lab.by_address[flow.destination.address])]
+            if ingress is None or ingress.outcome is Outcome.ALLOWED:
+                awaited[id(self._lab.by_address[flow.destination.address])].add(number)
+        heard = {id(host): hear(host, expected=awaited[id(host)]) for host in self._lab.hosts}
+        for number, (flow, _) in sent.items():
+            at = id(self._lab.by_address[flow.destination.address])
+            expected, came = number in awaited[at], number in heard[at]
             if came is not expected:
                 self._wrong.append(f"ingress of {flow}: heard {came}, wanted {expected}")
 

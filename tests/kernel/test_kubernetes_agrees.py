@@ -88,7 +88,11 @@ def test_the_kernel_gives_every_probe_the_verdict_of_the_table(cluster: Cluster,
             wrong.append(f"egress of {probe}: left {out}")
         if out:
             left[number] = probe
-    heard = {address: hear(host) for address, host in cluster.hosts.items()}
+    awaited: dict[str, set[int]] = {address: set() for address in cluster.hosts}
+    for number, probe in left.items():
+        if probe.ingress:
+            awaited[str(fleet.by_name[probe.destination].addresses[0])].add(number)
+    heard = {address: hear(host, expected=awaited[address]) for address, host in cluster.hosts.items()}
     for number, probe in left.items():
         arrived = number in heard[str(fleet.by_name[probe.destination].addresses[0])]
         if arrived is not probe.ingress:

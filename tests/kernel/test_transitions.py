@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from ipaddress import ip_address
 
 import pytest
@@ -24,6 +24,8 @@ from cellwall.policy import Decision, Flow, Outcome, Policy, decide, parse_polic
 
 pytestmark = needs_namespaces
 SWAPS = 8
+STEADY = 24  # flows at most
+ROUND = 48  # packets between two looks at what came
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +36,47 @@ def lab() -> Generator[Lab]:
 
 
 class Traffic(threading.Thread):
-    """Sends the first packets of flows over and over; remembers by number which flow, and whether it left."""
+    """Sends the first packets of flows over and over; remembers by number which flow, whether it left, and what was
+    heard where. It hears after every round, so that no packet is lost for want of room to wait in."""
 
-    def __init__(self, lab: Lab, steady: list[Flow]) -> None:
+    def __init__(self, lab: Lab, steady: dict[Flow, bool]) -> None:
         super().__init__(daemon=True)
         self._lab = lab
         self._steady = steady
         self.sent: dict[int, tuple[Flow, bool]] = {}
+        self.heard: dict[int, set[int]] = {id(host): set() for host in lab.hosts}
         self.ended = threading.Event()
 
     def run(self) -> None:
-        while not self.ended.is_set():
-            for flow in self._steady:
+        flows = list(self._steady)
+        while flows and not self.ended.is_set():
+            for flow in flows * (ROUND // len(flows)):
                 number, left = self._lab.send(flow)
                 self.sent[number] = flow, left
+            for host in self._lab.hosts:
+                self.heard[id(host)] |= hear(host)
+        awaited = self._awaited()
+        for host in self._lab.hosts:
+            self.heard[id(host)] |= hear(host, expected=awaited[id(host)] - self.heard[id(host)])
+
+    def _awaited(self) -> dict[int, set[int]]:
+        """The packets that left and should arrive, by the host they go to."""
+        found: dict[int, set[int]] = {id(host): set() for host in self._lab.hosts}
+        for number, (flow, left) in self.sent.items():
+            if left and self._steady[flow]:
+                found[self._at(flow)].add(number)
+        return found
+
+    def wrong(self) -> list[str]:
+        """The packets whose fate was not that of their flow."""
+        return [
+            f"{flow}: {'lost' if self._steady[flow] else 'came through'}"
+            for number, (flow, left) in self.sent.items()
+            if (left and number in self.heard[self._at(flow)]) is not self._steady[flow]
+        ]
+
+    def _at(self, flow: Flow) -> int:
+        return id(self._lab.by_address[flow.destination.address])
 
 
 def apply(lab: Lab, points: dict[str, Point], trial: dict[str, Point] | None = None, lasts_s: float = 60.0) -> None:
@@ -64,18 +93,14 @@ def apply(lab: Lab, points: dict[str, Point], trial: dict[str, Point] | None = N
             kernel.apply(points[name].ruleset, points[name].members, interims)
 
 
-def change(lab: Lab, before: dict[str, Point], after: dict[str, Point], swap: int) -> Iterator[None]:
+def change(lab: Lab, before: dict[str, Point], after: dict[str, Point], swap: int) -> None:
     """Change from one to the other: at once, by a trial that is confirmed, or after one that ended by itself."""
     if swap % 3 == 1:
         apply(lab, before, after, lasts_s=0.3)
-        for _ in range(8):
-            yield
-            time.sleep(0.05)
+        time.sleep(0.4)
     if swap % 3:
         apply(lab, before, after)
-        yield
     apply(lab, after)
-    yield
 
 
 def steady_fate(decisions: list[Decision]) -> bool | None:
@@ -109,7 +134,7 @@ def test_a_change_drops_nothing_allowed_and_passes_nothing_denied(
         if own or flow.protocol in PORTLESS:
             continue
         fate = steady_fate([decide(policy, fleet, flow, NOW) for policy in policies])
-        if fate is not None and len(steady) < 24:
+        if fate is not None and len(steady) < STEADY:
             steady[flow] = fate
     # Identities move the whole process between control groups while a socket is made: make all sockets first.
     apply(lab, compiled[0].points)
@@ -118,21 +143,11 @@ def test_a_change_drops_nothing_allowed_and_passes_nothing_denied(
         lab.send(flow)
     for host in lab.hosts:
         hear(host)
-    traffic = Traffic(lab, list(steady))
+    traffic = Traffic(lab, steady)
     traffic.start()
-    heard: dict[int, set[int]] = {id(host): set() for host in lab.hosts}
     for swap in range(SWAPS):
-        for _ in change(lab, compiled[swap % 2].points, compiled[(swap + 1) % 2].points, swap):
-            # Often, or there is no room left for what comes.
-            for host in lab.hosts:
-                heard[id(host)] |= hear(host)
+        change(lab, compiled[swap % 2].points, compiled[(swap + 1) % 2].points, swap)
     traffic.ended.set()
     traffic.join()
-    for host in lab.hosts:
-        heard[id(host)] |= hear(host)
-    wrong = [
-        f"{flow}: {'lost' if steady[flow] else 'came through'}"
-        for number, (flow, left) in traffic.sent.items()
-        if (left and number in heard[id(lab.by_address[flow.destination.address])]) is not steady[flow]
-    ]
+    wrong = traffic.wrong()
     assert not wrong, f"{len(wrong)} of {len(traffic.sent)}: {wrong[:5]}\n{one}\n{other}"
