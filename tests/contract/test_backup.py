@@ -16,6 +16,8 @@ import pytest
 from sqlalchemy import MetaData, select
 from tests.postgresql import Server, programs, running
 
+from cellwall.cli.app import run
+from cellwall.cli.exits import Stop
 from cellwall.controller.core import Standing
 from cellwall.controller.errors import ControllerError
 from cellwall.controller.store.backup import (
@@ -214,6 +216,28 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, server: Server) -> Non
     restore_backup(file, tmp_path / "b", url, "secret")
     with pytest.raises(ControllerError, match="holds a state already"):
         restore_backup(file, tmp_path / "c", url, "secret")
+
+
+def test_a_backup_that_fails_half_way_leaves_the_one_before_as_it_was(tmp_path: Path) -> None:
+    file = a_backup(tmp_path)
+    before = file.read_bytes()
+    # The tables are written by then, the keys are not.
+    (tmp_path / "source" / "keys" / "bundle.key").unlink()
+    with pytest.raises(OSError, match=r"bundle\.key"):
+        take_backup(file, tmp_path / "source", "", "secret", "1", 9.0)
+    assert file.read_bytes() == before and file.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "source"]
+
+
+def test_the_command_replaces_a_backup_only_where_it_may(tmp_path: Path) -> None:
+    file, source = a_backup(tmp_path), tmp_path / "source"
+    before = file.read_bytes()
+    line = ["controller", "backup", str(file), "--data", str(source), "--without-keys", "-o", "json"]
+    with pytest.raises(Stop, match="would be replaced"):
+        run(line)
+    assert file.read_bytes() == before
+    assert run([*line, "--force"]) == 0
+    assert not read_manifest(file).has_keys and file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_backup_without_a_passphrase_or_a_state_is_not_begun(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import math
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -17,11 +19,21 @@ import msgspec
 import pytest
 
 from cellwall.analysis import Keys, distinct
-from cellwall.controller.store.flow_asker import FlowAsker
-from cellwall.controller.store.flow_memory import MemoryFlows
-from cellwall.controller.store.flow_together import OwnFlows, Parted, TogetherFlows
-from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStore, FlowStoreError, Query, cursor
-from cellwall.controller.store.loop import FlowProcess, open_flows
+from cellwall.controller.store.flows import (
+    DAY_S,
+    HOUR_S,
+    FlowAsker,
+    FlowProcess,
+    FlowStore,
+    FlowStoreError,
+    MemoryFlows,
+    OwnFlows,
+    Parted,
+    Query,
+    TogetherFlows,
+    cursor,
+    open_flows,
+)
 from cellwall.flows import Flow, FlowKey, FlowRecord, Outcome, Process, Side, merge
 from cellwall.traffic import parse_ports
 
@@ -519,11 +531,8 @@ def test_what_was_inserted_is_there_after_a_stop_at_once(tmp_path: Path) -> None
 def test_the_worker_ends_when_its_parent_is_killed_and_the_next_takes_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import subprocess
-    import sys
-
     program = (
-        "import sys, time; from pathlib import Path; from cellwall.controller.store.loop import open_flows\n"
+        "import sys, time; from pathlib import Path; from cellwall.controller.store.flows import open_flows\n"
         "store = open_flows(Path(sys.argv[1])); print(store.pid, flush=True); time.sleep(60)"
     )
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -541,6 +550,42 @@ def test_the_worker_ends_when_its_parent_is_killed_and_the_next_takes_its_place(
     assert again.count() == 0
     again.close()
     assert [one.name for one in tmp_path.iterdir()] == ["flows"]
+
+
+def test_a_worker_that_still_holds_the_folder_is_waited_for_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from cellwall.controller.store.flows import open_flows\n"
+        "store = open_flows(Path(sys.argv[1])); print(store.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "flows")], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        os.kill(worker, signal.SIGSTOP)
+        parent.kill()
+    late = threading.Timer(3.0, os.kill, (worker, signal.SIGCONT))
+    late.start()
+    again = open_flows(tmp_path / "flows")
+    late.join()
+    assert again.count() == 0
+    again.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_without_a_cgroup_the_engine_starts_in_silence_and_reads_no_configuration_of_strangers(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys; from pathlib import Path; from cellwall.controller.store.flows import open_flows\n"
+        "subprocess.run(['mount', '-t', 'tmpfs', 'none', '/sys/fs/cgroup'], check=True)\n"
+        "store = open_flows(Path('flows')); print(store.count()); store.close()"
+    )
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("namespaces of mounts need root")
+    (tmp_path / "config.xml").write_text("no configuration at all", "utf-8")
+    ran = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
 
 
 def test_a_request_that_the_engine_refuses_leaves_the_store_working(process: FlowProcess) -> None:

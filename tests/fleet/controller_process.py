@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cellwall.controller import ControllerOptions, run_controller
+from cellwall.controller.store.flows import FlowProcess
+from cellwall.flows import FlowRecord
 
 
 def main() -> None:
@@ -19,9 +24,26 @@ def main() -> None:
         socket=Path(told["socket"]),
         name=told["name"],
         database=told["database"],
-        flows="memory",
+        flows=told.get("flows", "memory"),
     )
+    die_at(told.get("dies", ""))
     run_controller(options, lambda controller: print(controller.port, flush=True))
+
+
+def die_at(moment: str) -> None:
+    """Be killed with the first flows that come: `before` they are written or `after`, or after it `together` with the
+    flow store's process."""
+    written = FlowProcess.insert_many
+
+    def write(self: FlowProcess, batches: Sequence[tuple[Sequence[FlowRecord], str]]) -> Mapping[str, str]:
+        refused: Mapping[str, str] = {} if moment == "before" else written(self, batches)
+        if moment == "together":
+            os.kill(self.pid, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return refused
+
+    if moment:
+        FlowProcess.insert_many = write
 
 
 if __name__ == "__main__":

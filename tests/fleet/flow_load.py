@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cellwall.controller.store.loop import open_flows
+from cellwall.controller.store.flows import open_flows
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Process, Side
 from cellwall.traffic import Address, parse_address
 

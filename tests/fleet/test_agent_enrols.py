@@ -110,6 +110,34 @@ def test_from_a_token_to_a_policy_in_force_and_back_from_a_bad_one(world: World)
     assert connects(world.client, "10.77.0.2", 80)
 
 
+def test_one_whose_canary_fails_stays_behind_where_that_is_tolerated(world: World) -> None:
+    for name, namespace in (("web", world.web), ("client", world.client)):
+        token = world.api.post("tokens", body={"labels": {"role": name}, "workload": name})["token"]
+        (world.folder / f"{name}.token").write_text(token)
+        state = world.folder / f"{name}-state"
+        namespace.run(
+            [*CELLWALL, "enroll", "--controller", "https://10.77.0.1:7443", "--state", str(state), "--name", name,
+             "--token-file", str(world.folder / f"{name}.token")]
+        )  # fmt: skip
+        start_agent(namespace, state)
+    world.web.start(serve_tcp, 80)
+    world.web.wait_for_port(80)
+    world.wait_for("enforced", 0)
+    assert world.api.post("policy", "apply", body={"documents": {"p.yaml": POLICY}})["revision"] == 1
+    world.wait_for("enforced", 1)
+    body: dict[str, Any] = {"documents": {"p.yaml": CUT_OFF}, "confirm_s": 5, "tolerate": "1"}
+    assert world.api.post("policy", "apply", body=body)["revision"] == 2
+    until = time.monotonic() + 60
+    while (now := world.api.get("policy", "rollout"))["state"] == "rolling":
+        assert time.monotonic() < until, now
+        time.sleep(0.1)
+    rows = {row["workload"]: (row["state"], row["revision_held"]) for row in now["items"]}
+    assert (now["revision"], now["state"]) == (2, "good"), now
+    assert rows == {"client": ("enforced", 2), "web": ("reverted", 1)}
+    assert [one["workload"] for one in now["behind"]] == ["web"]
+    assert connects(world.client, "10.77.0.2", 80)
+
+
 def test_what_an_agent_has_not_the_memory_for_is_refused_in_the_plan_and_by_it_alike(world: World) -> None:
     assert world.enrol(world.api.post("tokens", body={"labels": {"role": "web"}, "workload": "web"})["token"])[0] == 0
     client = {"name": "client", "addresses": ["10.77.0.1", "fd77::1"], "labels": {"role": "client"}}

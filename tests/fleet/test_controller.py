@@ -104,6 +104,15 @@ async def settle(*agents: Agent) -> None:
     raise AssertionError("they do not settle")
 
 
+async def in_force(world: World) -> None:
+    """Wait until the controller has found that its revision is good."""
+    for _ in range(500):
+        if (await world.ask("GET", "/policy/rollout"))["state"] == "good":
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it does not come into force")
+
+
 # --- enrolment ---
 
 
@@ -543,6 +552,7 @@ async def test_a_revert_brings_the_documents_of_before(world: World) -> None:
     web, db = await pair(world)
     first = await world.apply(SHOP)
     await settle(web, db)
+    await in_force(world)
     second = await world.apply(SHUT, note="too tight")
     await settle(web, db)
     assert web.ruleset is not None
@@ -933,6 +943,26 @@ async def test_why_answers_for_labels_that_a_workload_does_not_have(world: World
     await world.ask(
         "GET", "/why", source="10.9.9.9", destination="db-1", port="22", source_label="role=web", status=400
     )
+
+
+async def test_why_tells_what_is_decided_between_each_two_addresses(world: World) -> None:
+    _, db = await pair(world)
+    text = """
+networks: {nine: [10.9.0.0/16]}
+rules: [{id: from-nine, allow: tcp/5432, from: network:nine, to: role=db}]
+modes: [{where: role=db, mode: enforce}]
+"""
+    await world.apply(text)
+    await settle(db)
+    body: dict[str, Any] = {"name": "office", "addresses": ["10.8.0.1", "10.9.0.1", "fd00::9"], "labels": {}}
+    await world.ask("POST", "/workloads", body)
+    question: dict[str, Any] = {"source": "office", "port": "tcp/5432", "query": {"destination_label": "role=db"}}
+    answer = await world.ask("GET", "/why", destination="db-1", **question)
+    told = [(one["source"], one["outcome"], one["ingress"]["rules"]) for one in answer["pairs"]]
+    assert [one[:2] for one in told] == [("10.8.0.1", "denied"), ("10.9.0.1", "allowed")]
+    assert [rule["id"] for rule in told[1][2]] == ["from-nine"]
+    assert (answer["outcome"], answer["more_pairs"]) == ("denied", 0)
+    await world.ask("GET", "/why", source="fd00::1", destination="db-1", port="tcp/5432", status=400)
 
 
 async def test_why_says_what_the_policy_meant_when_a_flow_was_last_seen(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from tests.fleet.controller_world import running
 
 from cellwall.controller import ControllerOptions
+from cellwall.controller.api import rest
 from cellwall.controller.errors import ControllerError
 from cellwall.controller.loop import Controller
 
@@ -26,3 +28,9 @@ async def test_a_second_controller_on_a_folder_is_refused_at_once_and_the_first_
         assert (await world.ask("GET", "/status"))["audit_broken_at"] is None
     async with running(tmp_path) as world:
         assert (await world.ask("GET", "/status"))["audit_broken_at"] is None
+
+
+def test_who_comes_before_the_server_takes_connections_waits_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    with rest._bind(path), socket.socket(socket.AF_UNIX) as person:  # pyright: ignore[reportPrivateUsage]
+        person.connect(str(path))

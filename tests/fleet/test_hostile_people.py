@@ -261,22 +261,21 @@ async def test_a_document_of_who_sees_little_is_no_longer_than_a_policy_of_their
 async def test_reading_documents_holds_nobody_up(face: Face) -> None:
     reader = await face.token("ci", "viewer")
     text = "networks:\n  a: [" + ", ".join(f"10.{n % 250}.{n // 250}.0/24" for n in range(60_000)) + "]\nn: 1\n"
-    longest = 0.0
+    turns = 0
 
     async def pulse() -> None:
-        nonlocal longest
+        nonlocal turns
         while True:
-            began = time.monotonic()
-            await asyncio.sleep(0.02)
-            longest = max(longest, time.monotonic() - began)
+            await asyncio.sleep(0.01)
+            turns += 1
 
-    beating, began = asyncio.create_task(pulse()), time.monotonic()
+    beating = asyncio.create_task(pulse())
     answer = await face.client.post("/policy/plan", json={"documents": {"p.yaml": text}}, headers=reader)
-    took = time.monotonic() - began
     beating.cancel()
     # It ends with a fault at its last line, after all of it was read.
     assert answer.status_code == 422, answer.text
-    assert longest < took / 2, (longest, took)
+    # Read by the loop itself, it lets in two, while the request comes and the answer goes.
+    assert turns > 8
 
 
 # --- other sites, and other ways in ---

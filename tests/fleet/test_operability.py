@@ -19,7 +19,7 @@ from tests.fleet.controller_world import World, blind, call, running, until
 from cellwall.agent.core import Agent
 from cellwall.agent.gauges import Gauges
 from cellwall.controller.errors import ControllerError, StateError
-from cellwall.controller.store.flow_memory import MemoryFlows
+from cellwall.controller.store.flows import MemoryFlows
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Side
 from cellwall.traffic import parse_address
 from cellwall.wire import HEALTH_PATH, Denial, Denials, pack_flows

@@ -158,7 +158,8 @@ async def test_what_is_halted_can_be_resumed_and_what_is_not_cannot(world: World
     await listen(agents, 1.5)
     assert having(agents, revision) == {canary()}
     await world.ask("POST", "/policy/rollout/resume", {"note": "back"})
-    await until(lambda: caught_up(world, agents, revision))
+    # Three waves, each looked at for a second and then at the next look, which there is every other second.
+    await until(lambda: caught_up(world, agents, revision), within_s=30)
     await world.ask("POST", "/policy/rollout/resume", {}, status=409)
 
 

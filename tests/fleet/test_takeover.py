@@ -80,7 +80,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(folder: Path, database: str) -> Generator[Process]:
+def started(folder: Path, database: str, **more: str) -> Generator[Process]:
     name, port = folder.name, free_port()
     told = {
         "data": str(folder / "data"),
@@ -89,6 +89,7 @@ def started(folder: Path, database: str) -> Generator[Process]:
         "socket": str(folder / "api.sock"),
         "name": name,
         "database": database,
+        **more,
     }
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(

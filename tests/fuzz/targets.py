@@ -25,7 +25,7 @@ from cellwall.agent.enroll import make_request
 from cellwall.clients import KernelError, attribute, attributes, be32, be64, every_attribute, messages, nested, text
 from cellwall.compile import AddressSpan, OrderCard, Way, compile_fleet
 from cellwall.controller.access.oidc import OidcOptions, check_id_token, key_of
-from cellwall.controller.api.desk import end, from_cursor, moment, networks, ports
+from cellwall.controller.api.desk import addresses, from_cursor, moment, networks, ports
 from cellwall.controller.api.door import cookie_of
 from cellwall.controller.api.frames import Frames, Nonsense
 from cellwall.controller.api.posted import posted
@@ -533,7 +533,7 @@ WORDS = (
         (b"web-1", b"10.0.0.0/8", b"network:office", b"app in (web, db)", b"any"),
         (ControllerError,),
     ),
-    Target("an end of people", _texts(lambda said: end(said, FLEET, 4)), ENDS, (ControllerError,)),
+    Target("an end of people", _texts(lambda said: addresses(said, FLEET)), ENDS, (ControllerError,)),
     Target("selectors", _texts(parse_selector), (b"app=web,team in (a, b),!x", b"app!=db"), (LabelError,)),
     Target("labels", _texts(parse_labels), (b"app=web,team=a",), (LabelError,)),
     Target("ports", _texts(parse_ports), (b"tcp/80-90", b"icmp/8", b"any"), (ServiceError,)),

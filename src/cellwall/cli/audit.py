@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cellwall.cli.documents import Replace
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.files import keep, replaced
 from cellwall.cli.flows import moment
 from cellwall.cli.help import PROGRAMS, examples
-from cellwall.cli.output import Format, Output, show, table, working
+from cellwall.cli.output import Format, Output, cell, show, table, working
 from cellwall.cli.where import Socket, controller
 
 
@@ -67,18 +69,20 @@ def verify(socket: Socket = None, output: Output = Format.TABLE) -> None:
 
 def export(
     file: Annotated[Path, typer.Argument(help="where to write it, one JSON object a line", metavar="FILE")],
+    yes: Replace = False,
     socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Write the whole log to a file, the oldest entry first, then the signatures of its head: keep it elsewhere."""
+    keep([file], replace=yes)
     api, count = controller(socket), 0
-    with working("exporting the audit log"), file.open("x", encoding="utf-8") as out:
+    with working("exporting the audit log"), replaced(file) as out:
         for one in reversed(list(api.items("audit", limit=1000))):
-            out.write(json.dumps({"entry": one}, ensure_ascii=False) + "\n")
+            out.write(json.dumps({"entry": one}, ensure_ascii=False).encode() + b"\n")
             count += 1
         heads = api.get("audit", "checkpoints")
         for one in reversed(heads["items"]):
-            out.write(json.dumps({"head": one, "key": heads["key"]}) + "\n")
+            out.write(json.dumps({"head": one, "key": heads["key"]}).encode() + b"\n")
     told = {"file": str(file), "entries": count, "heads": len(heads["items"])}
     show(told, output, lambda: f"wrote {count} entries and {told['heads']} signed heads to {file}")
 
@@ -98,4 +102,6 @@ _MAPPED = "::ffff:"
 
 
 def _value(key: str, value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return cell(value).plain
     return moment(value) if key == "expires" else json.dumps(value, ensure_ascii=False)

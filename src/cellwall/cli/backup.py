@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellwall.cli.documents import read_documents
+from cellwall.cli.documents import Replace, read_documents
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.files import keep
 from cellwall.cli.flows import moment
 from cellwall.cli.help import examples
 from cellwall.cli.output import Format, Output, hint, show, table
@@ -72,12 +73,16 @@ def backup(
     database: Database = "",
     passphrase_file: Passphrase = None,
     without_keys: WithoutKeys = False,
+    yes: Replace = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Write the controller's state to one file, while it runs or not. Flows are not in it."""
+    """Write the controller's state to one file, while it runs or not. Flows are not in it.
+
+    A file that is there is replaced with --yes alone, and only once the new one is whole."""
     from cellwall import __version__
     from cellwall.controller import take_backup
 
+    keep([file], replace=yes)
     try:
         secret = _passphrase(passphrase_file)
         told = take_backup(file, data, database, secret, __version__, time.time(), keys=not without_keys)

@@ -24,6 +24,7 @@ from typing import Any
 
 from cellwall import __version__
 from cellwall.cli.disguise import Disguise
+from cellwall.cli.files import PRIVATE, replaced
 from cellwall.clients import Api
 from cellwall.traffic import CellwallError
 from cellwall.wire import redact, redacted
@@ -67,12 +68,9 @@ class Bundle:
         self.missing = {name: made.over(why) for name, why in self.missing.items()}
 
     def write(self, to: Path) -> None:
-        """Write it, readable by its owner alone. Raises `OSError`."""
+        """Write it, readable by its owner alone, whole or not at all. Raises `OSError`."""
         root = to.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
-        with (
-            os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file,
-            tarfile.open(fileobj=file, mode="w:gz") as tar,
-        ):
+        with replaced(to, PRIVATE) as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
             for name, text in sorted(self.files.items()):
                 data = text.encode("utf-8", "backslashreplace")
                 info = tarfile.TarInfo(f"{root}/{name}")

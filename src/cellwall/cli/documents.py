@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from shutil import copymode
 from typing import Annotated, Any, cast
 
 import typer
 
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.files import keep_others, rewrite
 from cellwall.cli.output import counted, hint
 from cellwall.inventory import Fleet, Listener, Workload
 from cellwall.labels import Labels
@@ -20,7 +20,9 @@ from cellwall.traffic import CellwallError, parse_address
 
 SUFFIXES = (".yaml", ".yml")
 STDIN = Path("-")
-Replace = Annotated[bool, typer.Option("--yes", "-y", help="replace files that are there and say something else")]
+Replace = Annotated[
+    bool, typer.Option("--yes", "-y", "--force", help="replace files that are there and say something else")
+]
 
 
 def read_documents(paths: Iterable[Path]) -> dict[str, str]:
@@ -112,28 +114,12 @@ def write_documents(
     for name in documents:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise Stop(Exit.DOCUMENT, f"document `{name}` leads out of `{folder}`")
-    if not replace:
-        keep_others({folder / name: text for name, text in documents.items()})
+    keep_others({folder / name: text for name, text in documents.items()}, replace=replace)
     for name, text in documents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         rewrite(path, text, like=(like or {}).get(name))
     hint(f"wrote {counted(len(documents), 'document')} to {folder}")
-
-
-def keep_others(files: Mapping[Path, str]) -> None:
-    """Stop before any of `files` is written where one is there and says something else. Raises `Stop`."""
-    other = [file for file, text in files.items() if file.exists() and not _says(file, text)]
-    if other:
-        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-        raise Stop(Exit.USAGE, f"`{other[0]}`{more} would be replaced; repeat with --yes, or write elsewhere")
-
-
-def _says(file: Path, text: str) -> bool:
-    try:
-        return file.read_text("utf-8") == text
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def write_all(
@@ -142,33 +128,13 @@ def write_all(
     """Write documents to a folder and a fleet to a file, where each is asked for; where anything would be replaced and
     `replace` is not given, nothing is written. Raises `Stop`."""
     text = json.dumps(fleet, indent=2) + "\n"
-    if not replace:
-        files = {to / name: document for name, document in documents.items()} if to is not None else {}
-        keep_others(files | ({fleet_to: text} if fleet_to is not None else {}))
+    files = {to / name: document for name, document in documents.items()} if to is not None else {}
+    keep_others(files | ({fleet_to: text} if fleet_to is not None else {}), replace=replace)
     if to is not None:
         write_documents(documents, to, replace=True)
     if fleet_to is not None:
         rewrite(fleet_to, text)
         hint(f"wrote {counted(len(fleet['items']), 'workload')} to {fleet_to}")
-
-
-def rewrite(file: Path, text: str, like: Path | None = None) -> None:
-    """Put `text` in the place of what a file holds, whole or not at all, its lines ended as those of `like` are."""
-    whole = file.resolve()
-    ended = like is not None and like.exists() and _ends_in_returns(like)
-    fresh = whole.with_name(f".{whole.name}.new")
-    try:
-        fresh.write_text(text, "utf-8", newline="\r\n" if ended else "\n")
-        if whole.exists():
-            copymode(whole, fresh)
-        fresh.replace(whole)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def _ends_in_returns(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.readline().endswith(b"\r\n")
 
 
 def names_within(paths: Iterable[Path]) -> dict[str, str]:

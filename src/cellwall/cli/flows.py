@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from time import time
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from cellwall.cli.help import SEE, examples
 from cellwall.cli.output import Format, Output, show, table, working
 from cellwall.cli.where import Socket, controller
 
+_DAY_S = 86_400
 Since = Annotated[str | None, typer.Option(help="how far back, such as `10m` or `7d`", metavar="TIME")]
 
 
@@ -42,7 +44,9 @@ def flows(
     socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """List who talked to whom, how often, and what was decided by which rule."""
+    """List who talked to whom, in how many connections, and what was decided by which rule.
+
+    Times are UTC: of the last day the hour, else the day."""
     with working("asking for flows"):
         answer = controller(socket).get(
             "flows", from_=source, to=to, port=port, outcome=outcome, since=since, limit=limit
@@ -51,18 +55,18 @@ def flows(
 
 
 def _flows(items: list[dict[str, Any]]) -> Any:
+    now = time()
     return table(
-        ["source", "destination", "service", "connections#", "outcome", "if enforced", "rules", "last seen"],
+        ["source", "destination", "service", "count#", "outcome", "last seen", "rules"],
         [
             [
                 one["source_workload"] or one["source"],
                 one["destination_workload"] or one["destination"],
                 one["service"],
                 one["connections"],
-                one["outcome"],
-                one["would"],
+                word(one),
+                lately(one["last_seen"], now),
                 one["rules"] or "default",
-                moment(one["last_seen"]),
             ]
             for one in items
         ],
@@ -71,17 +75,20 @@ def _flows(items: list[dict[str, Any]]) -> Any:
 
 
 def denials(since: Since = None, socket: Socket = None, output: Output = Format.TABLE) -> None:
-    """List samples of packets that were denied, the latest first; `cellwall why` explains each."""
+    """List samples of packets that were denied, the latest first; `cellwall why` explains each.
+
+    Times are UTC: of the last day the hour, else the day."""
     items = list(controller(socket).items("denials", since=since))
     show({"items": items}, output, lambda: _denials(items))
 
 
 def _denials(items: list[dict[str, Any]]) -> Any:
+    now = time()
     return table(
         ["at", "source", "destination", "service", "by", "side", "rule"],
         [
             [
-                moment(one["at"]),
+                lately(one["at"], now),
                 one["source_workload"] or one["source"],
                 one["destination_workload"] or one["destination"],
                 one["service"],
@@ -93,6 +100,17 @@ def _denials(items: list[dict[str, Any]]) -> Any:
         ],
         "nothing was denied",
     )
+
+
+def word(told: dict[str, Any]) -> str:
+    """Say in one word, as tables and sentences do, what became of a flow, or would if all were enforced."""
+    return "would be denied" if (told["outcome"], told["would"]) == ("allowed", "denied") else str(told["outcome"])
+
+
+def lately(at: float | str, now: float) -> str:
+    """Write a time in little room, in UTC: of the day before `now` the hour, else the day."""
+    then = datetime.fromisoformat(at) if isinstance(at, str) else datetime.fromtimestamp(at, UTC)
+    return then.strftime("%H:%M:%S" if now - then.timestamp() < _DAY_S else "%Y-%m-%d")
 
 
 def moment(at: float | str | None) -> str:

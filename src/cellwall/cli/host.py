@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from cellwall.cli import suspending
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.files import keep
 
 STATE = Path("/var/lib/cellwall/agent")
 ENROLL_EXAMPLES = """examples:
@@ -112,8 +113,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=shape,
     )
     _shared(bundle)
-    bundle.add_argument("--out", type=Path, default=Path("cellwall-agent.tar.gz"), metavar="FILE", help="(%(default)s)")
+    bundle.add_argument("--out", type=Path, metavar="FILE", help="(cellwall-agent-TIME.tar.gz)")
     bundle.add_argument("--no-names", action="store_true", help="replace names and addresses, each by the same")
+    bundle.add_argument("--yes", "-y", "--force", action="store_true", help="replace the file where it is there")
     return top
 
 
@@ -233,13 +235,15 @@ def _asked() -> str:
 def _bundle(given: argparse.Namespace) -> int:
     from cellwall.cli.bundle import collect
 
+    out = given.out or Path(time.strftime("cellwall-agent-%Y%m%d-%H%M%S.tar.gz", time.gmtime()))
+    keep([out], replace=given.yes)
     made = collect(None, "not asked for from a host", given.state, names=not given.no_names)
-    made.write(given.out)
+    made.write(out)
     for name, text in sorted(made.files.items()):
         print(f"{len(text):>9}  {name}")
     for name, why in made.missing.items():
         print(f"          {name}: could not be had: {why}")
-    print(f"{given.out}; look through it before you give it away")
+    print(f"{out}; look through it before you give it away")
     return Exit.OK
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cellwall.cli.documents import fleet_of, policy_of, read_fleet, rewrite
+from cellwall.cli.documents import fleet_of, policy_of, read_fleet
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.files import rewrite
 from cellwall.cli.ground import or_files
 from cellwall.cli.output import counted
 from cellwall.cli.where import controller

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -16,7 +16,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from cellwall.cli.fitting import fit
+from cellwall.cli.fitting import broken, fit
 from cellwall.cli.visible import visible, visible_json
 
 _WIDTH_OF_A_PIPE = 160
@@ -58,6 +58,23 @@ class _Console(Console):
         for one in super().render(renderable, options):
             yield one if one.control else Segment(visible(one.text), one.style)
 
+    def on_broken_pipe(self) -> None:
+        """Go on without output where its reader has gone: `| head` changes neither files nor the exit code."""
+        _nobody_reads(self.file)
+
+
+def _nobody_reads(stream: IO[str]) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _write(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        _nobody_reads(sys.stdout)
+
 
 _MISSING: dict[str, str] = {}
 
@@ -77,12 +94,12 @@ def show(answer: Any, form: Format, draw: Callable[[], RenderableType]) -> None:
         who = [{"name": name, "why": why} for name, why in _MISSING.items()]
         answer = {**answer, "missing_controllers": who}  # pyright: ignore[reportUnknownVariableType]
     if form is Format.JSON:
-        print(visible_json(json.dumps(answer, indent=2, ensure_ascii=False)))
+        _write(visible_json(json.dumps(answer, indent=2, ensure_ascii=False)) + "\n")
     elif form is Format.YAML:
         import yaml
 
         text = yaml.safe_dump(answer, sort_keys=False, allow_unicode=True)
-        print(text if visible(text) == text else yaml.safe_dump(answer, sort_keys=False), end="")
+        _write(text if visible(text) == text else yaml.safe_dump(answer, sort_keys=False))
     else:
         say(draw())
 
@@ -119,8 +136,13 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "n
         justify = "right" if header.endswith("#") else "left"
         made.add_column(names[at], justify=justify, overflow="fold", width=told[at])
     for row in cells:
-        made.add_row(*row)
+        made.add_row(*(_fitted(one, width) for one, width in zip(row, widths or told, strict=True)))
     return made
+
+
+def _fitted(text: Text, width: int | None) -> Text:
+    # What has styles within is left as it is.
+    return text if width is None or text.spans else Text(broken(text.plain, width), style=text.style)
 
 
 def cell(value: Any) -> Text:

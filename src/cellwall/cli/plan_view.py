@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cellwall.cli.output import table
+from cellwall.cli.output import cell, table
 
 MOST_ROWS = 20
 
@@ -23,7 +23,7 @@ def draw_plan(answer: dict[str, Any]) -> RenderableType:
             f"{summary['elements']} only who is where"
         ),
         table(
-            ["point", "change", "mode", "rules +#", "-#", "~#", "members +#", "-#", "elements#", "kernel, KiB#"],
+            ["point", "change", "mode", "rules", "members", "elements#", "kernel#"],
             [
                 [
                     one["workload"],
@@ -31,11 +31,8 @@ def draw_plan(answer: dict[str, Any]) -> RenderableType:
                     one["mode_after"]
                     if one["mode_before"] in (None, one["mode_after"])
                     else f"{one['mode_before']} → {one['mode_after']}",
-                    len(one["rules_added"]),
-                    len(one["rules_removed"]),
-                    len(one["rules_changed"]),
-                    one["members_joining"],
-                    one["members_leaving"],
+                    f"+{len(one['rules_added'])} -{len(one['rules_removed'])} ~{len(one['rules_changed'])}",
+                    f"+{one['members_joining']} -{one['members_leaving']}",
                     *_weighed(one.get("weight")),
                 ]
                 for one in changed
@@ -57,12 +54,23 @@ def draw_plan(answer: dict[str, Any]) -> RenderableType:
             *([Text(f"and {len(rows) - MOST_ROWS} more; see all with -o json")] if len(rows) > MOST_ROWS else ()),
             Text("free memory there, or raise `--most-memory` of their agents; or go round them with --accept-refused"),
         ]
+    if told := draw_tolerance(answer.get("tolerate")):
+        parts.append(Text(told))
     return Group(*parts, *([draw_replay(answer["replay"])] if answer["replay"] else []))
 
 
+def draw_tolerance(tolerate: dict[str, str] | None) -> str:
+    """Say how many points may stay behind; empty where none may."""
+    if tolerate is None:
+        return ""
+    also = f", also canaries and guarded points that match `{tolerate['also']}`" if tolerate["also"] else ""
+    points = tolerate["points"] if tolerate["points"].endswith("%") else f"{tolerate['points']} points"
+    return f"up to {points} of each wave may stay behind{also}"
+
+
 def _weighed(weight: dict[str, Any] | None) -> tuple[object, object]:
-    """Give the elements of a table, and the kernel's memory for it in KiB."""
-    return ("", "") if weight is None else (weight["elements"], weight["kernel_bytes"] >> 10)
+    """Give the elements of a table, and the kernel's memory for it."""
+    return ("", "") if weight is None else (weight["elements"], f"{cell(weight['kernel_bytes'] >> 10)} KiB")
 
 
 def _mebibytes(count: int) -> int:
@@ -80,7 +88,7 @@ def draw_replay(answer: dict[str, Any]) -> RenderableType:
     for word, style in (("cut", "red"), ("opened", "yellow")):
         rows = [[Text(word, style=style), *row] for row in _turned(answer[word])]
         if rows:
-            heads = ["", "source", "destination", "service", "connections#", "because"]
+            heads = ["", "source", "destination", "service", "count#", "because"]
             parts.append(table(heads, rows[:MOST_ROWS]))
         if len(rows) > MOST_ROWS:
             parts.append(Text(f"and {len(rows) - MOST_ROWS} more are {word}; see all with -o json"))

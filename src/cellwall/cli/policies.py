@@ -42,7 +42,11 @@ def add(app: typer.Typer) -> None:
         (
             "apply",
             apply,
-            ("cellwall policy apply policy/", "cellwall policy apply policy/ --note 'open the blog' --yes"),
+            (
+                "cellwall policy apply policy/",
+                "cellwall policy apply policy/ --note 'open the blog' --yes",
+                "cellwall policy apply policy/ --wave canary --tolerate 1% --yes",
+            ),
         ),
         ("suggest", suggest, ("cellwall policy suggest", "cellwall policy suggest --level ringfence --to policy/")),
         ("show", show_policy, ("cellwall policy show", "cellwall policy show --revision 3 --to old/")),
@@ -181,6 +185,19 @@ def apply(
     settle_s: Annotated[
         float | None, typer.Option("--settle", help="seconds for which each wave has to be well", metavar="S")
     ] = None,
+    tolerate: Annotated[
+        str,
+        typer.Option(
+            help="so many points of each wave may stay behind, such as `3` or `5%`; canaries and guarded ones never",
+            metavar="N",
+        ),
+    ] = "",
+    tolerate_also: Annotated[
+        str,
+        typer.Option(
+            help="canaries, and points that approvals name, may too where this selector matches", metavar="SELECTOR"
+        ),
+    ] = "",
     wait: Annotated[float, typer.Option(help="seconds to wait until all points have it", metavar="S")] = 60.0,
     yes: Yes = False,
     socket: Socket = None,
@@ -201,6 +218,8 @@ def apply(
         "accept_failed": accept_failed,
         "waves": wave or None,
         "settle_s": settle_s,
+        "tolerate": tolerate,
+        "tolerate_also": tolerate_also,
     }
     with working("compiling, and replaying what was seen"):
         answer = api.post("policy", "apply", body={**body, "dry_run": not yes})
@@ -224,6 +243,8 @@ def apply(
         raise Stop(Exit.REFUSED, f"revision {answer['revision']} {became}: {state['reason']}")
     if state["state"] != "good":
         raise Stop(Exit.NO, f"revision {answer['revision']} is not in force everywhere after {wait:g} s")
+    if state["reason"]:
+        hint(f"revision {answer['revision']} is in force {state['reason']}; `cellwall rollout status` says why")
 
 
 def suggest(

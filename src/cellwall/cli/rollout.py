@@ -15,6 +15,7 @@ from cellwall.cli.fleet import Yes
 from cellwall.cli.flows import moment
 from cellwall.cli.help import POLICY, examples
 from cellwall.cli.output import Format, Output, hint, live, show, table, working
+from cellwall.cli.plan_view import draw_plan, draw_tolerance
 from cellwall.cli.where import Socket, controller
 from cellwall.clients import Api, ApiRefused, Unreachable
 
@@ -76,6 +77,8 @@ def status(
         hint("`cellwall rollout resume --yes` goes on with it, `cellwall revert --yes` goes back")
     if state["state"] in ("failed", "halted"):
         raise Stop(Exit.REFUSED)
+    if state.get("behind"):
+        hint("who stays behind is offered it again with the next revision: `cellwall policy apply` of the same will do")
     if state["state"] != "good" or any(one["state"] not in _HAS_IT for one in state["items"]):
         raise Stop(Exit.NO)
 
@@ -135,6 +138,8 @@ def draw_rollout(state: dict[str, Any]) -> RenderableType:
         parts.append(Text(f"by {state['author']}{back}" + (f": {state['note']}" if state["note"] else "")))
     if len(state["waves"]) > 1:
         parts.append(_waves(state["waves"]))
+    if told := draw_tolerance(state.get("tolerate")):
+        parts.append(Text(told + (f"; {len(state['behind'])} do" if state.get("behind") else "")))
     if state["state"] == "rolling" and state["well_since"] is not None and not state["waves"][-1]["open"]:
         then = moment(state["well_since"] + state["settle_s"])
         parts.append(Text(f"well since {moment(state['well_since'])}; the next wave begins at {then} at the earliest"))
@@ -151,7 +156,7 @@ def _waves(waves: Sequence[dict[str, Any]]) -> RenderableType:
         [
             one["wave"],
             Text("open", style="green") if one["open"] else Text("waits", style="dim"),
-            f"{one['have_it']} of {one['points']}",
+            f"{one['have_it']} of {one['points']}" if one["points"] else "no points",
         ]
         for one in waves
     ]
@@ -201,8 +206,6 @@ def revert(
     output: Output = Format.TABLE,
 ) -> None:
     """Put an earlier revision in force again, everywhere at once; without --yes only show what that changes."""
-    from cellwall.cli.plan_view import draw_plan
-
     api = controller(socket)
     answer = api.post("policy", "revert", body={"to": to, "note": note, "dry_run": not yes})
     if not yes:

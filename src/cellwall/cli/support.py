@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from cellwall.cli.bundle import collect
+from cellwall.cli.documents import Replace
 from cellwall.cli.exits import Stop
+from cellwall.cli.files import keep
 from cellwall.cli.help import SEE, examples
 from cellwall.cli.host import STATE
 from cellwall.cli.output import Format, Output, show, table, working
@@ -33,6 +35,7 @@ def support_bundle(
     out: Annotated[Path | None, typer.Option(help="the file to write; cellwall-TIME.tar.gz by default")] = None,
     no_names: Annotated[bool, typer.Option("--no-names", help="replace names and addresses, each by the same")] = False,
     state: Annotated[Path, typer.Option(help="the agent's folder", metavar="DIR")] = STATE,
+    yes: Replace = False,
     socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -40,6 +43,7 @@ def support_bundle(
 
     Works too when the controller is down; what could not be had is named."""
     to = out or Path(time.strftime("cellwall-%Y%m%d-%H%M%S.tar.gz", time.gmtime()))
+    keep([to], replace=yes)
     with working("collecting"):
         try:
             api, why = controller(socket), ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,22 +15,22 @@ from rich.text import Text
 
 from cellwall.cli.documents import policy_of, read_documents, read_fleet
 from cellwall.cli.exits import Exit, Stop
-from cellwall.cli.flows import moment
+from cellwall.cli.flows import moment, word
 from cellwall.cli.ground import or_files
 from cellwall.cli.help import SEE, examples
 from cellwall.cli.output import Format, Output, show, verdict, working
 from cellwall.cli.where import Socket
 from cellwall.inventory import Fleet, Workload
-from cellwall.policy import NOBODY, Endpoint, Flow, Identity, Policy, Verdict, decide, endpoint, suggestion
+from cellwall.policy import NOBODY, Endpoint, Flow, Identity, Policy, Verdict, endpoint, suggestion
 from cellwall.traffic import AddressError, PortSet, ServiceError, parse_address, parse_ports, port_name
 
 if TYPE_CHECKING:
-    from cellwall.analysis import RuleNote
+    from cellwall.analysis import Explanation, RuleNote
 
 # A service of the policy in force, which the controller knows; a protocol alone is no port to ask about.
 _NAME = re.compile(r"(?!(?:tcp|udp|sctp|dccp|udplite|icmp|icmpv6|any)$)[a-z][a-z0-9-]*")
 
-LONGEST = 60
+LONGEST, MOST_TOLD, MOST_PAIRS, BOTH = 60, 4, 64, 2
 
 
 def add(app: typer.Typer) -> None:
@@ -78,7 +78,8 @@ def why(
     """Say what becomes of a flow: verdict, rule, file and line, both ends' modes, and what the kernel holds.
 
     Also of the past (--at), under another revision, and with labels that a workload does not have.
-    Exit code 0 when it passes, 1 when it is denied."""
+    Where the ends have several addresses, each different answer is told. Exit code 0 when it passes, 1 when it is
+    denied, between any two of their addresses."""
     if policy:
         if at is not None or revision is not None:
             raise Stop(Exit.USAGE, "--at and --revision are of the controller's past, and do not go with --policy")
@@ -103,7 +104,7 @@ def why(
                 unit=unit,
             )
     show(answer, output, lambda: draw(answer))
-    if answer["outcome"] == "denied":
+    if any(one["outcome"] == "denied" for one in answer.get("pairs") or [answer]):
         raise Stop(Exit.NO)
 
 
@@ -173,29 +174,38 @@ def explain(
     pairs = [(one, other) for one in ones for other in others if one.address.version == other.address.version]
     if not pairs:
         raise Stop(Exit.USAGE, f"`{source}` and `{destination}` share no IP version")
-    found = explained(policy, known, Flow(*pairs[0], at >> 16, at & 0xFFFF), now)
-    rules = {note.id: note for note in found.matching}
     # A rule about a network may tell the addresses of one workload apart.
-    otherwise = [
-        {"source": str(one.address), "destination": str(other.address), "outcome": told.outcome.value}
-        for one, other in pairs[1:]
-        if (told := decide(policy, known, Flow(one, other, at >> 16, at & 0xFFFF), now)).outcome is not found.outcome
-    ]
+    told = [explained(policy, known, Flow(*pair, at >> 16, at & 0xFFFF), now) for pair in pairs[:MOST_PAIRS]]
+    found, verdicts = told[0], [_verdicts(one) for one in told]
     return {
         "source": _end(pairs[0][0]),
         "destination": _end(pairs[0][1]),
         "service": service,
         "outcome": found.outcome.value,
         "would": found.would.value,
-        "egress": _verdict(found.egress.verdict, rules),
-        "ingress": _verdict(found.ingress.verdict, rules),
+        **verdicts[0],
         "advice": list(found.advice),
-        "otherwise": otherwise,
+        "pairs": [
+            {
+                "source": str(one.address),
+                "destination": str(other.address),
+                "outcome": each.outcome.value,
+                "would": each.would.value,
+                **its,
+            }
+            for (one, other), each, its in zip(pairs, told, verdicts, strict=False)
+        ],
+        "more_pairs": len(pairs) - len(told),
     }
 
 
 def _end(end: Endpoint) -> dict[str, Any]:
     return {"address": str(end.address), "workload": end.workload, "labels": dict(end.labels), "agent": end.agent}
+
+
+def _verdicts(told: Explanation) -> dict[str, Any]:
+    rules = {note.id: note for note in told.matching}
+    return {"egress": _verdict(told.egress.verdict, rules), "ingress": _verdict(told.ingress.verdict, rules)}
 
 
 def _verdict(told: Verdict | None, rules: Mapping[str, RuleNote]) -> dict[str, Any] | None:
@@ -240,23 +250,63 @@ def draw(answer: dict[str, Any]) -> RenderableType:
     """Draw the answer as sentences: the verdict, then each end's part in it, and what would have to change."""
     source, destination = answer["source"], answer["destination"]
     flow = f"{_name(source)} → {_name(destination)} {answer['service']}  "
-    parts: list[RenderableType] = [Text.assemble((flow, "bold"), verdict(_word(answer)))]
+    parts: list[RenderableType] = [Text.assemble((flow, "bold"), verdict(word(answer)))]
     parts += [Text(line) for line in _asked(answer)]
+    alike, *others = _alike(answer.get("pairs", ()))
+    if (line := _agreeing(alike, others, answer)) is not None:
+        parts.append(Text(line))
     for side, end in (("egress", source), ("ingress", destination)):
         parts += _part(side, end, answer)
-    for one in answer.get("otherwise", ()):
-        parts.append(Text(f"  but      {one['source']} → {one['destination']}: {one['outcome']}"))
+    for some in others:
+        parts += _otherwise(some, answer)
     seen = answer.get("seen")
     if seen:
         parts.append(
-            Text(f"  seen     {seen['connections']} connections, last at {moment(seen['last_seen'])}: {_word(seen)}")
+            Text(f"  seen     {seen['connections']} connections, last at {moment(seen['last_seen'])}: {word(seen)}")
         )
     then = answer.get("then")
-    if then and (then["revision"], _word(then)) != (answer["revision"], _word(answer)):
+    if then and (then["revision"], word(then)) != (answer["revision"], word(answer)):
         parts.append(Text(f"  then     {_then(then)}"))
     # What each end says is drawn above; the rest says what would have to change.
     told = [line for line in answer.get("advice") or () if not line.startswith(("egress: ", "ingress: "))]
     return Group(*parts, *(Text(f"  advice   {line}") for line in told))
+
+
+def _alike(pairs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Put the pairs of addresses together that are decided alike; those that are as the first one come first."""
+    found: list[list[dict[str, Any]]] = [[]]
+    for pair in pairs:
+        same = next((some for some in found if not some or _decided(some[0]) == _decided(pair)), None)
+        if same is None:
+            found.append([pair])
+        else:
+            same.append(pair)
+    return found
+
+
+def _decided(pair: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(pair[key] for key in ("outcome", "would", "egress", "ingress"))
+
+
+def _agreeing(alike: list[dict[str, Any]], others: list[list[dict[str, Any]]], answer: dict[str, Any]) -> str | None:
+    """Say how many pairs of addresses are decided as the first one; None where there is only one."""
+    count = len(alike) + sum(map(len, others))
+    more = f"; {answer['more_pairs']} more were not looked at" if answer.get("more_pairs") else ""
+    if count < 2:
+        return None
+    if not others:
+        return f"  pairs    {'both' if count == BOTH else f'all {count}'} pairs of addresses agree{more}"
+    return f"  pairs    {len(alike)} of {count} pairs of addresses are so, others are not: see below{more}"
+
+
+def _otherwise(pairs: list[dict[str, Any]], answer: dict[str, Any]) -> Iterator[RenderableType]:
+    """Draw what becomes of the flow between addresses for which that is something else."""
+    first = pairs[0]
+    between = ", ".join(f"{one['source']} → {one['destination']}" for one in pairs[:MOST_TOLD])
+    more = f" and {len(pairs) - MOST_TOLD} more" if len(pairs) > MOST_TOLD else ""
+    yield Text.assemble((f"but {between}{more}  ", "bold"), verdict(word(first)))
+    for side, key in (("egress", "source"), ("ingress", "destination")):
+        yield from _part(side, {**answer[key], "address": first[key]}, first)
 
 
 def _asked(answer: dict[str, Any]) -> Iterator[str]:
@@ -281,7 +331,7 @@ def _then(then: dict[str, Any]) -> str:
     rules = [rule for side in ("egress", "ingress") if then[side] for rule in then[side]["rules"]]
     because = ", ".join(dict.fromkeys(f"`{rule['id']}` at {rule['place']}" for rule in rules)) or "the default"
     ends = "; ".join(f"{_name(end)} was {_labels(end)}" for end in (then["source"], then["destination"]))
-    return f"revision {then['revision']} meant: {_word(then)}, by {because}; {ends}"
+    return f"revision {then['revision']} meant: {word(then)}, by {because}; {ends}"
 
 
 def _labels(end: dict[str, Any]) -> str:
@@ -292,10 +342,6 @@ def _name(end: dict[str, Any]) -> str:
     return str(end["workload"] or end["address"])
 
 
-def _word(told: dict[str, Any]) -> str:
-    return "would be denied" if (told["outcome"], told["would"]) == ("allowed", "denied") else str(told["outcome"])
-
-
 def _part(side: str, end: dict[str, Any], answer: dict[str, Any]) -> list[RenderableType]:
     labels = ",".join(f"{key}={value}" for key, value in end["labels"].items()) or "no labels"
     lines: list[RenderableType] = [Text(f"  {side} at {_name(end)} ({end['address']}; {labels})", style="bold")]
@@ -303,7 +349,7 @@ def _part(side: str, end: dict[str, Any], answer: dict[str, Any]) -> list[Render
     if told is None:
         lines.append(Text("    nothing is enforced at this end: it has no agent"))
         return lines
-    lines.append(Text.assemble("    verdict  ", verdict(_word(told)), f" in mode {told['mode']}"))
+    lines.append(Text.assemble("    verdict  ", verdict(word(told)), f" in mode {told['mode']}"))
     if not told["rules"]:
         lines.append(Text("    because  no rule allows it, and that is the default"))
     for rule in told["rules"]:
@@ -323,5 +369,5 @@ def _held(held: dict[str, Any]) -> str:
     if held.get("error"):
         return str(held["error"])
     rules = ", ".join(f"`{name}`" for name in held.get("rules") or ()) or "the default"
-    told = f"{_word(held)} by {rules}, in mode {held['mode']}, revision {held['revision']}"
+    told = f"{word(held)} by {rules}, in mode {held['mode']}, revision {held['revision']}"
     return f"{told}; but not us: {held['foreign']} drops it" if held.get("foreign") else told

@@ -5,6 +5,7 @@ Every instrument has a bounded number of series: what would be one too many is c
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,8 +92,7 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """Count one thing."""
-        place = next((place for place, bound in enumerate(self._bounds) if value <= bound), len(self._bounds))
-        self._counts[place] += 1
+        self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def family(self) -> Family:

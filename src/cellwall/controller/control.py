@@ -36,7 +36,7 @@ from cellwall.controller.errors import Conflict, ControllerError, NotFound, Stat
 from cellwall.controller.ground import Ground, Overlay, make_fleet, read_policy
 from cellwall.controller.options import ControllerOptions
 from cellwall.controller.orders import Orders
-from cellwall.controller.plan import refusal
+from cellwall.controller.plan import first_of, refusals
 from cellwall.controller.restored import Hold, knows_more
 from cellwall.controller.rollout import EVERYWHERE, MOVING, Log, Rollouts
 from cellwall.controller.rows import Rows
@@ -51,7 +51,7 @@ from cellwall.controller.trust.ca import Authority
 from cellwall.controller.trust.claims import believed, release
 from cellwall.controller.trust.enrolment import Enrolment
 from cellwall.controller.trust.letters import Letters
-from cellwall.controller.waves import opened
+from cellwall.controller.waves import describe, opened
 from cellwall.inventory import Fleet, InventoryError, Listener, Workload, check_name
 from cellwall.labels import Labels
 from cellwall.policy import Order, Policy, PolicyError, Rollout
@@ -480,22 +480,13 @@ class Control:
         """Say how every point stands to what it is to hold."""
         # Who is away since before we began may still be on its way back.
         after = self.options.silent_after_s if now - self.began > self.options.silent_after_s else math.inf
-        return self._rows.of(self.standings, self.wanted, now, after)
+        return self.rollouts.marked(self._rows.of(self.standings, self.wanted, now, after))
 
     def waves(self, now: float) -> list[dict[str, object]]:
         """Say how far each wave of the rollout is: its name, whether it is open, its points, and how many have it."""
-        course, rows = self.rollouts.course, self.rollout(now)
-        if course is None:
-            return []
-        before: frozenset[str] = frozenset()
-        found: list[dict[str, object]] = []
-        for number, wave in enumerate(course.waves):
-            there = opened(course.waves, number, self._points)
-            added, is_open = there - before, number <= course.wave
-            having = sum(rows[name].state in HAVE_IT for name in added & rows.keys()) if is_open else 0
-            found.append({"wave": wave.name, "open": is_open, "points": len(added), "have_it": having})
-            before = there
-        return found
+        course = self.rollouts.course
+        having = frozenset(name for name, row in self.rollout(now).items() if row.state in HAVE_IT)
+        return describe(course.waves, course.wave, self._points, having) if course is not None else []
 
     @property
     def watches_rollout(self) -> bool:
@@ -504,13 +495,15 @@ class Control:
 
     def judge_rollout(self, now: float) -> bool:
         """Let the rollout go on, end or fail; whether other points are to hold the revision in force from now on."""
-        number, course = self.revision.number, self.rollouts.course
+        number = self.revision.number
         if self.stale or number == 0 or self._compiled != number or not self.peers.leads or self.hold.held:
             return False
+        course = self.rollouts.course
+        self.rollouts.forgive()
         if self.rollouts.state(number) not in MOVING:
-            return False
+            return self.rollouts.course is not course and self._choose()
         with_it = (one for name in self._having if (one := self.standings.get(name)) is not None)
-        if self.rollouts.calm and undecided(with_it, number):
+        if self.rollouts.calm and self.rollouts.patient(now) and undecided(with_it, number):
             # Receipts of thousands come one by one: not after each are all points looked at.
             return False
         rows = self.rollout(now)
@@ -519,14 +512,17 @@ class Control:
         if self.revision.number != number:
             self.stale = True
         elif self.rollouts.course is not course:
+            # Who stays behind when all waves are open needs the base again.
+            self.stale = self.rollouts.partly and not self._based
             return self._choose()
         return False
 
     def _ahead(self, wave: int) -> str:
         """Say why a wave must not be opened: points of it would refuse. Empty where none would."""
         course, rollouts = self.rollouts.course, self.rollouts
-        joining = opened(course.waves if course else (), wave, self._points) - self._having - rollouts.accepted
-        return refusal({name: self._targets[name] for name in joining}, self.standings, self.rooms.of(self.standings))
+        joining = opened(course.waves if course else (), wave, self._points) - self._having - rollouts.excused
+        targets, rooms = {name: self._targets[name] for name in joining}, self.rooms.of(self.standings)
+        return first_of(rollouts.unspared(refusals(targets, self.standings, rooms)))
 
     def offer_again(self, now: float) -> bool:
         """Let points that took back what is in force elsewhere have it again, where it is time; whether any are.

@@ -26,18 +26,20 @@ MOST_MISSES = 3
 
 def unexpected(
     flows: Iterable[Flow], plan: Mapping[str, object], ground: Ground, base: Ground, now: float
-) -> tuple[str, ...]:
-    """Name the flows that the revision of `ground` denied, that `base` lets pass, and that its `plan` did not foresee.
+) -> tuple[tuple[str, str], ...]:
+    """Name the flows that the revision of `ground` denied, that `base` lets pass, and that its `plan` did not foresee,
+    each with the point that says so.
 
     Foreseen is what the plan's replay lists as cut; of more than it lists, as many are taken to be among the rest."""
     replay = _mapping(plan.get("replay"))
     listed = [_mapping(one) for one in cast("list[Any]", replay.get("cut") or [])]
     foreseen = {(one.get("source"), one.get("destination"), one.get("protocol"), one.get("port")) for one in listed}
     spare = max(0, int(cast("int", replay.get("cut_count", 0))) - len(listed))
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
     for flow in flows:
         ends = [end for end in (flow.egress, flow.ingress) if end is not None and end.outcome is Outcome.DENIED]
-        if not any(end.revision == ground.revision for end in ends):
+        by = [end.reporter for end in ends if end.revision == ground.revision]
+        if not by:
             continue
         key = flow.key
         if (str(key.source), str(key.destination), key.protocol, key.port) in foreseen:
@@ -50,7 +52,8 @@ def unexpected(
         )
         if decide(base.policy, base.fleet, asked, now, base.orders).outcome is Outcome.ALLOWED:
             names = asked.source.workload or str(key.source), asked.destination.workload or str(key.destination)
-            found.append(f"`{names[0]}` to `{names[1]}` on {port_name(point(key.protocol, key.port))}")
+            told = f"`{names[0]}` to `{names[1]}` on {port_name(point(key.protocol, key.port))}"
+            found.append((told, by[0]))
     return tuple(found[spare:])
 
 

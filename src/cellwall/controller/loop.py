@@ -39,8 +39,15 @@ from cellwall.controller.metrics import Metrics
 from cellwall.controller.options import ControllerOptions
 from cellwall.controller.rollout import Health
 from cellwall.controller.store.cluster import ClusterStore
-from cellwall.controller.store.flow_together import OwnFlows, TogetherFlows
-from cellwall.controller.store.flows import FlowStore, FlowStoreError, Query
+from cellwall.controller.store.flows import (
+    FlowStore,
+    FlowStoreError,
+    MemoryFlows,
+    OwnFlows,
+    Query,
+    TogetherFlows,
+    open_flows,
+)
 from cellwall.controller.store.sql import open_state
 from cellwall.controller.testing import check
 from cellwall.controller.trust.ca import SERVER_DAYS, Authority, open_authority
@@ -279,7 +286,8 @@ class Controller:
             failing += broken(control.tests.report, rollouts.revision)
             # A check that has just begun to fail is neither well nor failed yet.
             at = 0.0 if any(misses.values()) and not failing else began
-            seen = Health(denied, tuple(failing), at)
+            told, reporters = tuple(one for one, _ in denied), tuple(by for _, by in denied)
+            seen = Health(told, tuple(failing), at, reporters)
             rollouts.health = together(ClusterStore(control.store.database), control.peers, course, seen)
             self._heard.set()
 
@@ -337,15 +345,10 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def _open_flows(options: ControllerOptions) -> OwnFlows:
-    # Here and not above: the engine is large, and only this program needs it.
     if options.flows == "memory":
-        from cellwall.controller.store.flow_memory import MemoryFlows
-
         return MemoryFlows()
     if options.flows != "chdb":
         raise ControllerError(f"`{options.flows}` is no flow store; wanted `chdb` or `memory`")
-    from cellwall.controller.store.loop import open_flows
-
     return open_flows(options.data / "flows")
 
 

@@ -122,16 +122,18 @@ class Orders:
 def still_waiting(
     names: tuple[str, ...], wanted: Mapping[str, Wanted], standings: Mapping[str, Standing]
 ) -> tuple[str, ...]:
-    """Give those of `names` from which a receipt may still come that it holds what it is to hold."""
-    return tuple(
-        name
-        for name in names
-        if name in wanted
-        and (standing := standings.get(name)) is not None
-        and standing.protocol >= ORDERS
-        and not holds(standing, wanted[name])
-        and not _stuck(standing)
-    )
+    """Give `names` from the first on from which a receipt may still come that it holds what it is to hold."""
+    for at, name in enumerate(names):
+        standing = standings.get(name)
+        if (
+            name in wanted
+            and standing is not None
+            and standing.protocol >= ORDERS
+            and not holds(standing, wanted[name])
+            and not _stuck(standing)
+        ):
+            return names[at:]
+    return ()
 
 
 def _stuck(standing: Standing) -> str:

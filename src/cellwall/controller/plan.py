@@ -81,17 +81,32 @@ def shortage(weight: Weight, room: int) -> str:
     )
 
 
-def refusal(wanted: Mapping[str, Wanted], standings: Mapping[str, Standing], rooms: Mapping[str, int]) -> str:
-    """Say which points would refuse what they are to be sent, the first by name, and why; empty where none would.
+def refusals(
+    wanted: Mapping[str, Wanted], standings: Mapping[str, Standing], rooms: Mapping[str, int]
+) -> dict[str, str]:
+    """Say which points would refuse what they are to be sent, in order of name, and why.
 
     `rooms` are the bytes of memory that hosts can give, by name."""
-    scales, short = Scales(), list[str]()
+    scales, short = Scales(), dict[str, str]()
     for name in sorted(wanted.keys() & rooms.keys()):
         one, standing = wanted[name], standings.get(name)
         if standing is None or not holds(standing, one):
             why = shortage(scales.weigh(one.ruleset, len(one.members)), rooms[name])
-            short += [f"`{name}` would refuse it: {why}"] if why else []
-    return short[0] + (f"; and {len(short) - 1} more would" if len(short) > 1 else "") if short else ""
+            if why:
+                short[name] = why
+    return short
+
+
+def refusal(wanted: Mapping[str, Wanted], standings: Mapping[str, Standing], rooms: Mapping[str, int]) -> str:
+    """Say which points would refuse what they are to be sent, the first by name, and why; empty where none would."""
+    return first_of(refusals(wanted, standings, rooms))
+
+
+def first_of(short: Mapping[str, str]) -> str:
+    """Write `refusals` in a line, the first by name; empty where there are none."""
+    first = next(iter(short), "")
+    more = f"; and {len(short) - 1} more would" if len(short) > 1 else ""
+    return f"`{first}` would refuse it: {short[first]}{more}" if short else ""
 
 
 def make_plan(

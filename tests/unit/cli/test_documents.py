@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from cellwall.cli.documents import fleet_of, names_within, read_documents, read_fleet, rewrite
+from cellwall.cli.documents import fleet_of, names_within, read_documents, read_fleet
 from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.files import rewrite
 
 FLEET: dict[str, Any] = {
     "items": [

@@ -200,16 +200,39 @@ def test_fewer_rules_are_shown_as_a_diff_and_written_to_a_folder(capsys: pytest.
     shown = capsys.readouterr()
     assert '+  - {id: c, allow: udp/53, from: "role in (api,web)", to: role=dns, owner: me}' in shown.out
     assert "4 rules become 2 (50%): 1 never decide, 1 are joined to others; proven to mean the same" in shown.err
+    assert "p.yaml:8:5: `d` goes into `c` at p.yaml:7:5" in shown.err
+    gone = next(line for line in shown.err.splitlines() if line.startswith("p.yaml:6:5: `b` goes: "))
+    assert gone.count("p.yaml:4:5") == 1
     minimise.minimise([Path("p.yaml")], to=Path("smaller"), output=Format.JSON)
     told = json.loads(capsys.readouterr().out)
     assert (told["before"], told["after"], told["ratio"]) == (4, 2, 0.5)
-    assert told["merges"] == [{"kept": "c", "rules": ["c", "d"]}]
+    places = ["p.yaml:7:5", "p.yaml:8:5"]
+    assert told["merges"] == [{"kept": "c", "place": places[0], "rules": ["c", "d"], "places": places}]
+    assert [(one["rule"], one["place"], one["proof_places"]) for one in told["removals"]] == [
+        ("b", "p.yaml:6:5", ["p.yaml:4:5"])
+    ]
     assert Path("smaller/p.yaml").read_text() == told["documents"]["p.yaml"]
     assert Path("p.yaml").read_text() == TEXT
     with pytest.raises(Stop) as ended:
         minimise.minimise([Path("smaller/p.yaml")])
     assert ended.value.code == Exit.NO
     assert capsys.readouterr().out == "no rule can be saved\n"
+
+
+def test_rules_of_two_files_become_one_only_where_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / "two").mkdir()
+    for name, role in (("a", "web"), ("b", "api")):
+        text = f"rules: [{{id: {name}, allow: udp/53, from: role={role}, to: role=dns, owner: me}}]\n"
+        (folder / "two" / f"{name}.yaml").write_text(text, "utf-8")
+    with pytest.raises(Stop):
+        minimise.minimise([Path("two")])
+    assert capsys.readouterr().out == "no rule can be saved\n"
+    minimise.minimise([Path("two")], across_files=True, output=Format.JSON)
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["merges"][0]["places"] == ["two/a.yaml:1:9", "two/b.yaml:1:9"]
+    assert "two/b.yaml:1:9: `b` goes into `a` at two/a.yaml:1:9" in shown.err
 
 
 def test_the_fleet_and_the_flows_may_be_the_controllers(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

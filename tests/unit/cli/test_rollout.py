@@ -106,3 +106,23 @@ def test_a_wave_that_is_well_says_when_the_next_one_begins(tmp_path: Path, capsy
         "well since 1970-01-01 00:16:40; the next wave begins at 1970-01-01 00:17:40 at the earliest"
         in capsys.readouterr().out
     )
+
+
+def test_who_stays_behind_is_named_and_a_wave_of_nobody_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, full = ({"wave": name, "open": True, "points": n, "have_it": 1} for name, n in (("env=x", 0), ("all", 2)))
+    answer = rollout("good", "enforced", "refused")
+    answer["items"][1]["reason"] = "it stays behind, which is tolerated: refused it: no"
+    behind = [{"workload": "web-1", "state": "refused", "reason": "refused it: no"}]
+    told = {"tolerate": {"points": "5%", "also": "env=lab"}, "behind": behind, "waves": [empty, full]}
+    with controller(tmp_path / "s", {**answer, **told, "reason": "without `web-1`, as is tolerated"}):
+        assert main(["rollout", "status", "--socket", str(tmp_path / "s")]) == 1
+    said = capsys.readouterr()
+    assert "revision 1 is good: without `web-1`, as is tolerated" in said.out
+    assert "up to 5% points of each wave may stay behind" not in said.out
+    assert (
+        "up to 5% of each wave may stay behind, also canaries and guarded points that match `env=lab`; 1 do" in said.out
+    )
+    assert "no points" in said.out and "1 of 2" in said.out
+    assert "offered it again with the next revision" in said.err

@@ -1,4 +1,5 @@
 from io import StringIO
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -33,8 +34,12 @@ FLEET = Fleet((workload("api", "10.0.0.1", "fd00::1"), workload("db", "10.0.0.2"
 
 
 def drawn(source: str, destination: str, service: str) -> list[str]:
+    return shown(explain(POLICY, FLEET, source, destination, service, 0.0))
+
+
+def shown(answer: dict[str, Any]) -> list[str]:
     console = Console(width=160, color_system=None, record=True, file=StringIO())
-    console.print(draw(explain(POLICY, FLEET, source, destination, service, 0.0)))
+    console.print(draw(answer))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
@@ -62,8 +67,40 @@ def test_addresses_of_one_workload_that_are_decided_otherwise_are_told() -> None
     fleet = Fleet((workload("api", "10.0.0.1", "fd00::1"), workload("web", "10.0.0.3", "fd00::3")))
     told = explain(rules, fleet, "api", "web", "tcp/80", 0.0)
     assert told["outcome"] == "denied"
-    assert told["otherwise"] == [{"source": "fd00::1", "destination": "fd00::3", "outcome": "allowed"}]
-    assert not explain(rules, fleet, "api", "web", "tcp/81", 0.0)["otherwise"]
+    assert [(one["source"], one["outcome"]) for one in told["pairs"]] == [
+        ("10.0.0.1", "denied"),
+        ("fd00::1", "allowed"),
+    ]
+    lines = shown(told)
+    assert lines[0] == "api → web tcp/80  ✘ denied"
+    assert "  pairs    1 of 2 pairs of addresses are so, others are not: see below" in lines
+    other = lines[lines.index("but fd00::1 → fd00::3  ✔ allowed") :]
+    assert "  ingress at web (fd00::3; role=web)" in other
+    assert "    because  allow `r` at p.yaml:2:9" in other
+
+
+def test_addresses_that_agree_are_counted_and_told_once() -> None:
+    fleet = Fleet((workload("api", "10.0.0.1", "fd00::1"), workload("web", "10.0.0.3", "10.0.0.4", "fd00::3")))
+    lines = shown(explain(POLICY, fleet, "api", "web", "tcp/81", 0.0))
+    assert "  pairs    all 3 pairs of addresses agree" in lines
+    assert not any(line.startswith("but ") for line in lines)
+
+
+def test_rules_that_decide_alike_and_are_not_the_same_are_each_told() -> None:
+    rules = policy_of(
+        {"p.yaml": "networks: {four: [10.0.0.0/8], six: ['fd00::/64']}\n"
+         "rules:\n- {id: r4, allow: tcp/80, from: network:four, to: role=web}\n"
+         "- {id: r6, allow: tcp/80, from: network:six, to: role=web}\n"}
+    )  # fmt: skip
+    fleet = Fleet((workload("api", "10.0.0.1", "fd00::1"), workload("web", "10.0.0.3", "fd00::3")))
+    text = "\n".join(shown(explain(rules, fleet, "api", "web", "tcp/80", 0.0)))
+    assert "`r4`" in text and "but fd00::1 → fd00::3  ✔ allowed" in text and "`r6`" in text
+
+
+def test_pairs_that_were_not_looked_at_are_told() -> None:
+    told = explain(POLICY, FLEET, "api", "db", "tcp/80", 0.0)
+    told |= {"pairs": told["pairs"] * 2, "more_pairs": 5}
+    assert "  pairs    both pairs of addresses agree; 5 more were not looked at" in shown(told)
 
 
 def test_an_end_without_an_agent_enforces_nothing() -> None:

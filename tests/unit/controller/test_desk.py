@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from cellwall.controller.api.desk import end, from_cursor, moment, networks, page, ports, to_cursor
+from cellwall.controller.api.desk import addresses, from_cursor, moment, networks, page, ports, to_cursor
 from cellwall.controller.errors import ControllerError
 from cellwall.inventory import Fleet, Workload
 from cellwall.labels import Labels
@@ -64,13 +64,12 @@ def test_an_end_of_flows_is_read() -> None:
 
 
 def test_one_end_of_a_flow_is_read() -> None:
-    assert end("web-1", FLEET) == ip_address("10.0.0.1")
-    assert end("web-1", FLEET, 6) == ip_address("2001:db8::1")
-    assert end("192.0.2.1", FLEET) == ip_address("192.0.2.1")
+    assert addresses("web-1", FLEET) == (ip_address("10.0.0.1"), ip_address("2001:db8::1"))
+    assert addresses("192.0.2.1", FLEET) == (ip_address("192.0.2.1"),)
     with pytest.raises(ControllerError, match="has no address"):
-        end("bare-1", FLEET)
+        addresses("bare-1", FLEET)
     with pytest.raises(ControllerError, match="neither a workload nor an address"):
-        end("nobody", FLEET)
+        addresses("nobody", FLEET)
 
 
 def test_pages_follow_each_other() -> None:

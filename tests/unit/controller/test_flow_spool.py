@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from cellwall.controller.store import flow_spool
-from cellwall.controller.store.flow_spool import Batch, Spool
+from cellwall.controller.store.flows.spool import PORTION_ROWS, REMEMBERED, REMEMBERED_EACH, Batch, Spool
 
 
 def batch(name: str, rows: int = 1) -> Batch:
@@ -55,7 +54,7 @@ def test_a_batch_is_known_again_while_it_waits_and_afterwards(tmp_path: Path) ->
 
 def test_portions_are_bounded_but_a_large_batch_is_one(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.db")
-    half = flow_spool.PORTION_ROWS // 2
+    half = PORTION_ROWS // 2
     spool.take([batch("a/1", half), batch("a/2", half), batch("a/3", 3 * half), batch("a/4", 1)])
     sizes: list[int] = []
     while (portion := spool.cut()) is not None:
@@ -66,7 +65,7 @@ def test_portions_are_bounded_but_a_large_batch_is_one(tmp_path: Path) -> None:
 
 def test_the_last_names_of_each_sender_stay_however_much_the_others_send(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.db")
-    each, all_of_them = flow_spool.REMEMBERED_EACH, flow_spool.REMEMBERED
+    each, all_of_them = REMEMBERED_EACH, REMEMBERED
     spool.take([batch(f"quiet/{number}") for number in range(each + 1)])
     for start in range(0, 2 * all_of_them, all_of_them // 2):
         spool.take([batch(f"loud/{number}") for number in range(start, start + all_of_them // 2)])

@@ -40,7 +40,7 @@ def denied(port: int, revision: int = 2) -> Flow:
 
 
 def test_what_the_base_lets_pass_and_the_new_revision_denies_is_named() -> None:
-    assert unexpected([denied(80)], {}, NEW, OLD, 20.0) == ("`web-1` to `db-1` on tcp/80",)
+    assert unexpected([denied(80)], {}, NEW, OLD, 20.0) == (("`web-1` to `db-1` on tcp/80", "web-1"),)
 
 
 def test_what_the_base_denies_too_and_what_another_revision_denied_does_not_count() -> None:
@@ -50,7 +50,7 @@ def test_what_the_base_denies_too_and_what_another_revision_denied_does_not_coun
 def test_what_the_plan_foresaw_does_not_count() -> None:
     cut = {"source": "10.0.0.1", "destination": "10.0.0.2", "protocol": 6, "port": 80}
     plan = {"replay": {"cut": [cut], "cut_count": 1}}
-    assert unexpected([denied(80), denied(81)], plan, NEW, OLD, 20.0) == ("`web-1` to `db-1` on tcp/81",)
+    assert unexpected([denied(80), denied(81)], plan, NEW, OLD, 20.0) == (("`web-1` to `db-1` on tcp/81", "web-1"),)
 
 
 def test_of_more_than_a_plan_lists_as_many_are_taken_to_be_foreseen() -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from msgspec import structs
 
 from cellwall.controller.api.intake import MOST_ROWS, Intake
-from cellwall.controller.store.flow_memory import MemoryFlows
+from cellwall.controller.store.flows import MemoryFlows
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Side
 from cellwall.traffic import parse_address
 from cellwall.wire import Flows, pack_flows

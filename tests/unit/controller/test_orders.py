@@ -69,8 +69,8 @@ def test_a_point_has_an_order_waits_for_it_or_cannot(
     assert (found.points, found.having, len(found.waiting)) == (1, having, waiting)
     assert [reason for _, reason in found.unable] == ([why] if why else [])
     assert found.everywhere is (waiting == 0)
-    # Whom it was waited for is looked at alone: with the same result, but that who has it is left out.
-    assert still_waiting(("w", "gone"), {"w": ORDERED}, {"w": known}) == (("w",) if waiting else ())
+    # Whom it was waited for is looked at only up to the first who still lets wait.
+    assert still_waiting(("gone", "w", "gone"), {"w": ORDERED}, {"w": known}) == (("w", "gone") if waiting else ())
 
 
 def test_a_point_without_a_part_is_not_counted_and_all_are_waited_for_while_it_is_compiled() -> None:

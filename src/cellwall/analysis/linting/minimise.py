@@ -2,7 +2,8 @@
 
 Rules become one where that is exact: those that differ in one place alone (ports, `from`, `to` or the side), as a
 rule is the product of these and products distribute over unions; and those that let one value of a key talk with the
-same value, as `same` is the union of these. They must have one owner; reasons and tickets are joined. What is staged,
+same value, as `same` is the union of these. They must have one owner and stand in one file, so that nobody's
+words come into what others look after, unless that is asked for; reasons and tickets are joined. What is staged,
 expired, refused or logged is left as it is. That both policies mean the same is proven afterwards, of the documents as
 they are written: `told_apart`.
 """
@@ -58,19 +59,21 @@ class _Group:
     of: tuple[str, ...]
 
 
-def minimise(policy: Policy, now: float) -> Minimised:
+def minimise(policy: Policy, now: float, *, across_files: bool = False) -> Minimised:
     """Find fewer rules that mean what those of `policy` mean from `now` on (seconds since the epoch), for any fleet
-    whose label values are those of the vocabulary, where it lists them."""
+    whose label values are those of the vocabulary, where it lists them.
+
+    Rules of several files become one only `across_files`: then it stands where the first of them stood."""
     removals = _removals(policy, now)
     gone = {one.rule for one in removals}
     movable = [rule for rule in policy.rules if live(rule, now) and not rule.log and rule.id not in gone]
-    groups = _fewest([_Group(_plain(rule), (rule.id,)) for rule in movable], policy)
+    groups = _fewest([_Group(_plain(rule), (rule.id,)) for rule in movable], policy, across_files)
     # One may cover what two did not.
     still = {rule.id for rule in movable}
     left = tuple(rule for rule in policy.rules if rule.id not in gone and rule.id not in still)
     merged = replace(policy, rules=tuple(sorted((*left, *(one.rule for one in groups)), key=lambda rule: rule.id)))
     after = _removals(merged, now)
-    late = {one.rule for one in after}
+    late = {one.rule: one for one in after}
     edits = [Edit(EditKind.REMOVE, policy.by_id[rule_id].place) for rule_id in sorted(gone)]
     for group in groups:
         if group.rule.id in late:
@@ -79,7 +82,10 @@ def minimise(policy: Policy, now: float) -> Minimised:
             edits += _rewritten(group, policy)
     merges = tuple(Merge(one.rule.id, one.of) for one in groups if len(one.of) > 1 and one.rule.id not in late)
     count = len(merged.rules) - len(late)
-    return Minimised(len(policy.rules), count, merges, (*removals, *after), tuple(edits))
+    # What was joined and then found not to decide, goes with all that it stood for.
+    of = {one.rule.id: one.of for one in groups}
+    removed = (*removals, *(replace(one, rule=rule_id) for one in after for rule_id in of.get(one.rule, (one.rule,))))
+    return Minimised(len(policy.rules), count, merges, removed, tuple(edits))
 
 
 def _removals(policy: Policy, now: float) -> tuple[Removal, ...]:
@@ -96,14 +102,14 @@ def _plain(rule: Rule) -> Rule:
     return replace(rule, source=joined_ends(rule.source), destination=joined_ends(rule.destination))
 
 
-def _fewest(groups: list[_Group], policy: Policy) -> list[_Group]:
+def _fewest(groups: list[_Group], policy: Policy, across_files: bool) -> list[_Group]:
     """Merge until nothing more does: in each round the largest sets of rules first that can be one."""
     values = {key.key: key.values for key in policy.labels}
     keys = sorted({one.key for selector in policy.selectors for one in selector.requirements})
     while True:
         alike: defaultdict[tuple[str, object], list[int]] = defaultdict(list)
         for at, group in enumerate(groups):
-            for way, rest in _ways(group.rule, keys):
+            for way, rest in _ways(group.rule, keys, across_files):
                 alike[way, rest].append(at)
         used: set[int] = set()
         made: list[_Group] = []
@@ -117,9 +123,9 @@ def _fewest(groups: list[_Group], policy: Policy) -> list[_Group]:
         groups = [*made, *(group for at, group in enumerate(groups) if at not in used)]
 
 
-def _ways(rule: Rule, keys: list[str]) -> Iterator[tuple[str, object]]:
+def _ways(rule: Rule, keys: list[str], across_files: bool) -> Iterator[tuple[str, object]]:
     """Give the ways in which `rule` can become one with others, each with all that the others must have alike."""
-    frame = rule.action, rule.owner, rule.starts, rule.expires
+    frame = rule.action, rule.owner, rule.starts, rule.expires, "" if across_files else rule.place.file
     yield "sides", (*frame, rule.same, rule.ports, rule.source, rule.destination)
     yield "ports", (*frame, rule.same, rule.sides, rule.source, rule.destination)
     yield "from", (*frame, rule.same, rule.sides, rule.ports, rule.destination)

@@ -9,7 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from cellwall.cli.exits import Exit, Stop
+from cellwall.cli.files import rewrite
 from cellwall.traffic import CellwallError
+
+LAST_PAGE, TITLE = "summary.md", "# Cellwall demonstration"
 
 
 class Broken(CellwallError):
@@ -75,13 +79,21 @@ class Stage:
     def write(self, name: str, text: str) -> Path:
         """Write a file of the demonstration's output."""
         path = self.folder / name
-        path.write_text(text, "utf-8")
+        rewrite(path, text)
         return path
+
+
+def keep_out(folder: Path) -> None:
+    """Stop where a folder holds what no demonstration left there: it would be replaced. Raises `Stop`."""
+    page = folder / LAST_PAGE
+    ours = page.is_file() and page.read_bytes().startswith(TITLE.encode())
+    if not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Stop(Exit.USAGE, f"`{folder}` holds something else; wanted a new folder, or repeat with --yes")
 
 
 def last_page(stage: Stage, ended: str) -> str:
     """Write the summary: one page of Markdown. `ended` is empty, or says what went wrong."""
-    lines = ["# Cellwall demonstration", ""]
+    lines = [TITLE, ""]
     lines += [f"**It failed.** {ended}" if ended else "Every promise was kept.", ""]
     lines += [f"Took {stage.clock()} minutes.", "", "| promise | kept | seen |", "| --- | --- | --- |"]
     lines += [f"| {one.words} | {'yes' if one.kept else '**no**'} | {one.seen} |" for one in stage.promises]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from cellwall.cli.demo import attack, policy, sight
-from cellwall.cli.demo.stage import Broken, Stage, last_page
+from cellwall.cli.demo.stage import LAST_PAGE, Broken, Stage, last_page
 from cellwall.cli.labs import lab_errors
 from cellwall.cli.output import console
 from cellwall.lab import Scenario, down, names, parse_scenario, status
@@ -95,7 +95,7 @@ def _take_down(stage: Stage) -> str:
 
 def _close(stage: Stage, ended: str) -> None:
     page = last_page(stage, ended)
-    path = stage.write("summary.md", page)
+    path = stage.write(LAST_PAGE, page)
     stage.console.print()
     stage.console.print(page, markup=False, soft_wrap=True)
     stage.console.print(f"also in {path}", markup=False)

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import typer
 from rich.text import Text
 
+from cellwall.cli.documents import Replace
+from cellwall.cli.files import keep_others, rewrite
 from cellwall.cli.help import SEE, examples
 from cellwall.cli.maps.graph import Edge, Group, Map, Panel, Verdict, make_map
 from cellwall.cli.maps.svg import draw_svg
@@ -42,6 +44,7 @@ def draw(
     since: Annotated[str | None, typer.Option(help="how far back, such as `10m` or `7d`", metavar="TIME")] = None,
     svg: Annotated[Path | None, typer.Option(help="draw a picture too, to this file", metavar="FILE")] = None,
     title: Annotated[str, typer.Option(help="the title of the picture", metavar="TEXT")] = "Who talks to whom",
+    yes: Replace = False,
     socket: Socket = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -50,11 +53,14 @@ def draw(
     with working("asking for flows"):
         answer, status = api.get("map", group=group, since=since), api.get("status")
     drawn = read_map(answer, status)
+    picture = draw_svg(drawn, title) if svg is not None else ""
+    if svg is not None:
+        keep_others({svg: picture}, replace=yes)
     show(answer, output, lambda: _coloured(draw_text(drawn, console().width)))
     if not status["revision"]:
         hint("there is no policy yet, so everything passes; `cellwall policy suggest` proposes one")
     if svg is not None:
-        svg.write_text(draw_svg(drawn, title), "utf-8")
+        rewrite(svg, picture)
         hint(f"drawn to {svg}")
 
 

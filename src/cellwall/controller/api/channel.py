@@ -60,7 +60,9 @@ ASK_S, AGAIN_S = 5.0, 1.0
 GATHER_S = 0.005
 """What is to be written comes together for so long."""
 PUSH_AT_ONCE, FACTS_AT_ONCE = 250, 250
-"""So many agents' messages are one write, after which whoever waits for the loop is let in."""
+"""So many agents' messages are one write."""
+SEND_S = 1.0
+"""So long agents are sent to before anybody else is let in: what they answer is read after it, and delays no letter."""
 MOST_UNREAD = 64 * 1024 * 1024
 """While so many bytes wait for agents to read them, nobody is sent policy: copies of it fill no memory."""
 MOST_DENIALS = 10_000
@@ -398,16 +400,17 @@ class Channel:
 
     async def _send_due(self) -> None:
         assert self._port is not None
-        port = self._port
-        while port.waiting > MOST_UNREAD:
-            port.eased.clear()
-            await port.eased.wait()
-        some = [name for name in islice(self._due, PUSH_AT_ONCE) if name in self._lines]
-        messages = self._control.next_messages(some, self._clock())
-        for name in tuple(islice(self._due, PUSH_AT_ONCE)):
-            del self._due[name]
-        for name, message in messages.items():
-            self._say(self._lines[name], message)
+        port, until = self._port, monotonic() + SEND_S
+        while self._due and monotonic() < until:
+            while port.waiting > MOST_UNREAD:
+                port.eased.clear()
+                await port.eased.wait()
+            some = [name for name in islice(self._due, PUSH_AT_ONCE) if name in self._lines]
+            messages = self._control.next_messages(some, self._clock())
+            for name in tuple(islice(self._due, PUSH_AT_ONCE)):
+                del self._due[name]
+            for name, message in messages.items():
+                self._say(self._lines[name], message)
 
     # --- flows ---
 

@@ -283,18 +283,17 @@ def _exactly(addresses: Any) -> tuple[Network, ...]:
     return tuple(parse_network(str(address)) for address in addresses)
 
 
-def end(text: str, fleet: Fleet, version: int | None = None) -> Address:
-    """Read a workload or an address as one address, of IP `version` where that is given. Raises `ControllerError`."""
+def addresses(text: str, fleet: Fleet) -> tuple[Address, ...]:
+    """Read a workload or an address as all its addresses, of which there is one at least. Raises `ControllerError`."""
     workload = fleet.by_name.get(text)
     if workload is None:
         try:
-            return parse_address(text)
+            return (parse_address(text),)
         except AddressError:
             raise ControllerError(f"`{text}` is neither a workload nor an address") from None
-    for address in workload.addresses:
-        if version in (None, address.version):
-            return address
-    raise ControllerError(f"workload `{text}` has no {'' if version is None else f'IPv{version} '}address")
+    if not workload.addresses:
+        raise ControllerError(f"workload `{text}` has no address")
+    return workload.addresses
 
 
 def jsonable(mapping: Mapping[str, object]) -> dict[str, Any]:

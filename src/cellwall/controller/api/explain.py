@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query
 from cellwall.analysis import identity_of
 from cellwall.analysis import why as explain
 from cellwall.controller.access import Right, may_see
-from cellwall.controller.api.desk import Desk, Number, TheDesk, Who, end, moment, ports
+from cellwall.controller.api.desk import Desk, Number, TheDesk, Who, addresses, moment, ports
 from cellwall.controller.api.findings import explanation_shape, verdict_shape
 from cellwall.controller.api.shapes import flow_shape, held_shape
 from cellwall.controller.errors import ControllerError, Denied, NotFound
@@ -28,6 +28,8 @@ from cellwall.wire import Facts, Holds
 router = APIRouter()
 Changes = Annotated[list[str] | None, Query(max_length=100)]
 ONE_MORE_S = 1e-6
+MOST_PAIRS = 64
+"""So many pairs of addresses are decided; each is a walk over all rules."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ async def why(
 ) -> dict[str, Any]:
     """Say what becomes of a flow and why: what the policy means, what the points hold, and what was last seen.
 
+    The answer is that of the first pair of addresses that the ends have; `pairs` has what is decided of each, this one
+    first, and `more_pairs` counts those beyond the 64th, which are left out.
     `source` and `destination` are workloads or addresses; `user` and `unit` those of the source's process. `at` is a
     moment: the revision, the labels and the addresses are those of then. `source_label` and `destination_label` are
     `key=value`, or `key-` for one to be gone, several with commas: what if the workload had them. The points are only
@@ -72,11 +76,19 @@ async def why(
             f"`{port}` is {wanted.size()} ports; ask for one, such as `{port_name(wanted.spans[0].first)}`"
         )
     # A bare number is TCP and UDP: TCP comes first on the line of ports.
-    flow = _flow(ground, source, destination, wanted.spans[0].first, Identity(user, unit))
-    owners = [ground.fleet.by_address.get(one.address) for one in (flow.source, flow.destination)]
-    if not may_see(who, *owners):
+    flows = [
+        one
+        for one in _flows(ground, source, destination, wanted.spans[0].first, Identity(user, unit))
+        if may_see(who, *(ground.fleet.by_address.get(end.address) for end in (one.source, one.destination)))
+    ]
+    if not flows:
         raise Denied(f"neither `{source}` nor `{destination}` is for `{who.name}` to see: {who.scope_text(Right.READ)}")
-    decision = decide(ground.policy, ground.fleet, flow, now, ground.orders)
+    flow, told = flows[0], flows[:MOST_PAIRS]
+    # Beside the loop: with many rules and addresses it takes a while.
+    decisions = await asyncio.to_thread(
+        lambda: [decide(ground.policy, ground.fleet, one, now, ground.orders) for one in told]
+    )
+    decision = decisions[0]
     ends = [(side, own) for side, own in ((Side.EGRESS, flow.source), (Side.INGRESS, flow.destination)) if own.agent]
     seen = await _seen(desk, flow, asked.at)
     answer: dict[str, Any] = {
@@ -89,6 +101,8 @@ async def why(
         "would": decision.would,
         **_verdicts(decision, ground),
         **_ordered(decision),
+        "pairs": [_pair(one, its, ground) for one, its in zip(told, decisions, strict=True)],
+        "more_pairs": len(flows) - len(told),
         "seen": flow_shape(seen, ground.fleet) if seen else None,
         "then": _then(desk, seen, source, destination, flow) if seen and asked.at is None else None,
     }
@@ -160,6 +174,16 @@ def _asked_shape(desk: Desk, asked: _Asked) -> dict[str, Any]:
     }
 
 
+def _pair(flow: Flow, decision: Decision, ground: Ground) -> dict[str, Any]:
+    return {
+        "source": str(flow.source.address),
+        "destination": str(flow.destination.address),
+        "outcome": decision.outcome,
+        "would": decision.would,
+        **_verdicts(decision, ground),
+    }
+
+
 def _verdicts(decision: Decision, ground: Ground) -> dict[str, Any]:
     return {
         "egress": verdict_shape(decision.egress, ground.policy, ground.orders),
@@ -204,22 +228,19 @@ def _then(desk: Desk, seen: SeenFlow, source: str, destination: str, flow: Flow)
     }
 
 
-def _flow(ground: Ground, source: str, destination: str, at: int, identity: Identity) -> Flow:
+def _flows(ground: Ground, source: str, destination: str, at: int, identity: Identity) -> list[Flow]:
+    """Give the flow between each address of one end and each of the other that is of its IP version."""
     fleet = ground.fleet
-    own = fleet.by_name.get(source)
-    if own is None or not own.addresses:
-        first = end(source, fleet)
-        second = end(destination, fleet, first.version)
-    else:
-        # Both ends must be of one family: the first that both have.
-        versions = [address.version for address in own.addresses]
-        theirs = fleet.by_name.get(destination)
-        known = {one.version for one in (theirs.addresses if theirs else (end(destination, fleet),))}
-        version = next((one for one in versions if one in known), None)
-        if version is None:
-            raise ControllerError(f"`{source}` and `{destination}` share no IP version")
-        first, second = end(source, fleet, version), end(destination, fleet, version)
-    return Flow(endpoint(fleet, first, identity), endpoint(fleet, second), at >> 16, at & 0xFFFF)
+    theirs = addresses(destination, fleet)
+    found = [
+        Flow(endpoint(fleet, one, identity), endpoint(fleet, other), at >> 16, at & 0xFFFF)
+        for one in addresses(source, fleet)
+        for other in theirs
+        if one.version == other.version
+    ]
+    if not found:
+        raise ControllerError(f"`{source}` and `{destination}` share no IP version")
+    return found
 
 
 def _end(one: Endpoint) -> dict[str, Any]:

@@ -27,10 +27,15 @@ import msgspec
 from cellwall.controller.cluster.peers import Peers
 from cellwall.controller.options import parse_url
 from cellwall.controller.store.cluster import Peer
-from cellwall.controller.store.flow_asker import ASKED, FlowAsker
-from cellwall.controller.store.flow_frames import receive_frame, send_frame
-from cellwall.controller.store.flow_together import OwnFlows, Parted
-from cellwall.controller.store.flows import FlowStoreError
+from cellwall.controller.store.flows import (
+    ASKED,
+    FlowAsker,
+    FlowStoreError,
+    OwnFlows,
+    Parted,
+    receive_frame,
+    send_frame,
+)
 from cellwall.controller.store.missing import missing, note_missing
 from cellwall.controller.trust.ca import Authority
 from cellwall.traffic import CellwallError

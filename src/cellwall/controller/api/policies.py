@@ -31,6 +31,7 @@ from cellwall.controller.errors import Conflict, Denied
 from cellwall.controller.ground import read_policy
 from cellwall.controller.store.state import Revision, RevisionState
 from cellwall.controller.testing import failure
+from cellwall.controller.tolerance import parse_tolerance
 from cellwall.controller.waves import opened
 from cellwall.inventory import Workload
 from cellwall.policy import Policy, Rollout, Wave, parse_waves
@@ -65,6 +66,8 @@ class Applied(Body):
     since: str | None = None
     waves: list[str] | None = Field(None, min_length=1, max_length=20)
     settle_s: float | None = Field(None, ge=0, le=86_400)
+    tolerate: str = Field("", max_length=100)
+    tolerate_also: str = Field("", max_length=1000)
     dry_run: bool = False
 
 
@@ -126,13 +129,15 @@ async def apply(desk: TheDesk, who: Who, author: Author, body: Applied) -> dict[
     """Put documents in force as a new revision, unless it is a dry run.
 
     What a point cannot express is refused, and so is what fails a test of its own, unless that is accepted. Points
-    that do not confirm within `confirm_s` seconds take it back, and then all do.
+    that do not confirm within `confirm_s` seconds take it back, and then all do; but for as many points of each wave
+    as `tolerate` says (`3`, `5%`), canaries and points that approvals name only where `tolerate_also` matches them.
     """
     control = desk.control
     base = control.revision.number
+    tolerance = _tolerance(body)
     await desk.read(who, body.documents)
     policy = read_policy(body.documents)
-    planned = await _plan(desk, body.documents, body.since, who)
+    planned: dict[str, Any] = {**await _plan(desk, body.documents, body.since, who), "tolerate": tolerance}
     if planned["refused"] and not body.accept_refused:
         first = planned["refused"][0]
         raise Conflict(
@@ -280,6 +285,12 @@ async def rollout(desk: TheDesk, who: Who) -> dict[str, Any]:
         "waves": control.waves(now),
         "settle_s": course.settle_s if course else 0.0,
         "well_since": course.well or None if course else None,
+        "tolerate": control.revision.plan.get("tolerate"),
+        "behind": [
+            {"workload": one.workload, "state": one.state, "reason": one.reason}
+            for one in (course.behind if course else ())
+            if may_see(who, fleet.get(one.workload))
+        ],
         "unexpected_denials": list(rollouts.health.unexpected) if who.may(Right.READ) else [],
         "failing_checks": list(rollouts.health.failing),
         **listed([_row(desk, row) for row in control.rollout(now).values() if may_see(who, fleet.get(row.workload))]),
@@ -386,6 +397,14 @@ def _course(rollout: Rollout, body: Applied) -> Rollout:
     """Give how to roll out: as the documents say, but for what is asked for this once."""
     waves = rollout.waves if body.waves is None else parse_waves(body.waves)
     return replace(rollout, waves=waves, settle_s=rollout.settle_s if body.settle_s is None else body.settle_s)
+
+
+def _tolerance(body: Applied) -> dict[str, str] | None:
+    """Give how many points may stay behind, as a plan keeps it. Raises `ControllerError` and `LabelError`."""
+    if not body.tolerate and not body.tolerate_also:
+        return None
+    parse_tolerance(body.tolerate or "0", body.tolerate_also)
+    return {"points": body.tolerate, "also": body.tolerate_also}
 
 
 def _needed(desk: TheDesk, policy: Policy, planned: dict[str, Any]) -> list[dict[str, Any]]:

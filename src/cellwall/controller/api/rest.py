@@ -264,6 +264,8 @@ def _bind(path: Path) -> socket.socket:
                 raise ControllerError(f"another controller listens on `{path}`")
             path.unlink()
         listener.bind(str(path))
+        # Who comes before the server takes connections waits for it, and is not refused.
+        listener.listen()
     except OSError as error:
         listener.close()
         raise ControllerError(f"cannot listen on `{path}`: {error.strerror or error}") from None

@@ -26,11 +26,15 @@ def together(store: ClusterStore, peers: Peers, course: Course, seen: Health) ->
         if told is None or told["course"] != [course.revision, course.wave]:
             found.append(Health())
         else:
-            found.append(Health(tuple(told["unexpected"]), tuple(told["failing"]), float(told["at"])))
+            # A controller of an earlier version does not say by whom: those flows are nobody's, and count.
+            by = told.get("reporters") or [""] * len(told["unexpected"])
+            found.append(Health(tuple(told["unexpected"]), tuple(told["failing"]), float(told["at"]), tuple(by)))
+    flows = dict(pair for one in found for pair in zip(one.unexpected, one.reporters, strict=True))
     return Health(
-        tuple(dict.fromkeys(flow for one in found for flow in one.unexpected)),
+        tuple(flows),
         tuple(dict.fromkeys(check for one in found for check in one.failing)),
         min(one.at for one in found),
+        tuple(flows.values()),
     )
 
 
@@ -38,6 +42,7 @@ def _written(course: Course, seen: Health) -> dict[str, Any]:
     return {
         "course": [course.revision, course.wave],
         "unexpected": list(seen.unexpected),
+        "reporters": list(seen.reporters),
         "failing": list(seen.failing),
         "at": seen.at,
     }

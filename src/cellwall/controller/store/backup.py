@@ -189,6 +189,7 @@ def _write_tar(file: Path, work: Path, manifest: Manifest) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+    _sync(file.absolute().parent)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes, at: float) -> None:

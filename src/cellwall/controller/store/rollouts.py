@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Column, Float, Integer, PrimaryKeyConstraint, Row, Table, Text, select
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, PrimaryKeyConstraint, Row, Table, Text, select, text
 
 from cellwall.controller.store.database import Database
 from cellwall.controller.store.tables import METADATA
+from cellwall.controller.tolerance import Behind
 from cellwall.policy import OnFailure, Wave, parse_waves
 
 
@@ -17,7 +18,8 @@ class Course:
     """The course that a revision takes: through `waves`, of which those to number `wave` are open.
 
     Points in no open wave hold revision `base`. `released` is when it began to come into force, `opened` when its
-    last wave was opened, and `well` since when that is in force at all its points; 0 where it is not yet."""
+    last wave was opened, and `well` since when that is in force at all its points; 0 where it is not yet. Points that
+    are `behind` are in an open wave and hold the base all the same: they did not take the revision."""
 
     revision: int
     base: int
@@ -29,6 +31,7 @@ class Course:
     released: float
     opened: float
     well: float = 0.0
+    behind: tuple[Behind, ...] = ()
 
     @property
     def last(self) -> bool:
@@ -60,6 +63,7 @@ courses = Table(
     Column("released", Float, nullable=False),
     Column("opened", Float, nullable=False),
     Column("well", Float, nullable=False),
+    Column("behind", JSON, nullable=False, server_default=text("'[]'")),
 )
 consents = Table(
     "consents",
@@ -110,6 +114,7 @@ class RolloutStore:
                 "released": course.released,
                 "opened": course.opened,
                 "well": course.well,
+                "behind": [[one.workload, one.state, one.reason, one.epoch] for one in course.behind],
             },
         )
 
@@ -146,4 +151,5 @@ def _course(row: Row[Any]) -> Course:
         row.released,
         row.opened,
         row.well,
+        tuple(Behind(*one) for one in row.behind),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cellwall.controller.store.flows import key_order
+from cellwall.controller.store.flows.contract import key_order
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Process, Side
 
 Edge = tuple[FlowKey, Side, str, Outcome, Outcome, tuple[str, ...], Process]

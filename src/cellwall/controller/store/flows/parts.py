@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellwall.analysis import Keys
-from cellwall.controller.store.flow_columns import pack16
-from cellwall.controller.store.flows import FlowStoreError, Tick
+from cellwall.controller.store.flows.columns import pack16
+from cellwall.controller.store.flows.contract import FlowStoreError, Tick
 from cellwall.flows import FlowKey
 from cellwall.traffic import point
 

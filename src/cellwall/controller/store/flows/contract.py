@@ -1,4 +1,4 @@
-"""The flow store: what every one of them can do; see `loop.py` for the real one and `flow_memory.py` for its fake."""
+"""The flow store: what every one of them can do; see `loop.py` for the real one and `memory.py` for its fake."""
 
 from __future__ import annotations
 

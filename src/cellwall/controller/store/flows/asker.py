@@ -9,8 +9,8 @@ from ipaddress import IPv6Network
 from typing import Any
 
 from cellwall.analysis import Keys
-from cellwall.controller.store.flow_columns import OUTCOMES, from_columns, pack16
-from cellwall.controller.store.flows import HOUR_S, Query, Tick
+from cellwall.controller.store.flows.columns import OUTCOMES, from_columns, pack16
+from cellwall.controller.store.flows.contract import HOUR_S, Query, Tick
 from cellwall.flows import Flow, FlowKey, FlowRecord, merge
 from cellwall.traffic import EVERYTHING, Network
 
@@ -69,7 +69,7 @@ class FlowAsker(ABC):
         return Keys.of(*self._ask("keys", math.floor(since / HOUR_S)))
 
     def key_parts(self, since: float) -> list[bytes]:
-        """Give what `keys` is made of, as `flow_parts.KEY_PARTS`."""
+        """Give what `keys` is made of, as `parts.KEY_PARTS`."""
         return self._ask("key_parts", math.floor(since / HOUR_S))
 
     def series(self, since: float, until: float, step_s: float) -> tuple[Tick, ...]:
@@ -78,7 +78,7 @@ class FlowAsker(ABC):
         return tuple(Tick(since + step * step_s, *counts) for step, *counts in zip(*columns, strict=True))
 
     def series_parts(self, since: float, until: float, step_s: float) -> list[bytes]:
-        """Give what `series` is made of, as `flow_parts.SERIES_PARTS`."""
+        """Give what `series` is made of, as `parts.SERIES_PARTS`."""
         return self._ask("series_parts", float(since), float(until), float(step_s))
 
     def count(self) -> int:

@@ -14,10 +14,10 @@ from itertools import chain
 from typing import Protocol, TypeVar
 
 from cellwall.analysis import Keys
-from cellwall.controller.store.flow_asker import MOST_KEYS
-from cellwall.controller.store.flow_parts import Parts, keys_of, series_of
-from cellwall.controller.store.flow_sums import edges_of, tuples_of
-from cellwall.controller.store.flows import FlowStore, Query, Tick, cursor, place
+from cellwall.controller.store.flows.asker import MOST_KEYS
+from cellwall.controller.store.flows.contract import FlowStore, Query, Tick, cursor, place
+from cellwall.controller.store.flows.parts import Parts, keys_of, series_of
+from cellwall.controller.store.flows.sums import edges_of, tuples_of
 from cellwall.flows import Flow, FlowKey, FlowRecord, Outcome, merge
 
 T = TypeVar("T")
@@ -45,11 +45,11 @@ class Parted(Protocol):
         ...
 
     def key_parts(self, since: float) -> Parts:
-        """Give what `keys` is made of, as `flow_parts.KEY_PARTS`."""
+        """Give what `keys` is made of, as `parts.KEY_PARTS`."""
         ...
 
     def series_parts(self, since: float, until: float, step_s: float) -> Parts:
-        """Give what `series` is made of, as `flow_parts.SERIES_PARTS`."""
+        """Give what `series` is made of, as `parts.SERIES_PARTS`."""
         ...
 
 
@@ -57,7 +57,7 @@ class OwnFlows(FlowStore, Parted, Protocol):
     """The flow store of a controller, which it puts together with those of others and lets others ask."""
 
     def forward(self, request: bytes) -> bytes:
-        """Answer the content of a frame with that of one; see `flow_frames`. Raises `FlowStoreError`."""
+        """Answer the content of a frame with that of one; see `frames.py`. Raises `FlowStoreError`."""
         ...
 
 

@@ -4,7 +4,7 @@
                                                                                └─ the rest ── Engine ── chDB
 
 The parent listens and hands the socket down, so that a request made while the worker starts again waits in the queue;
-every call may be repeated, as an insert is known by its batch. Frames (`flow_frames.py`) hold `[call, arguments]` one
+every call may be repeated, as an insert is known by its batch. Frames (`frames.py`) hold `[call, arguments]` one
 way, `[fault or nil, result]` the other.
 
 What is inserted is on disk when the call returns, and goes into the tables with all else that came about that time: an
@@ -13,6 +13,7 @@ insert into them costs the same for ten rows as for ten thousand. Whoever asks f
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import socket
@@ -28,12 +29,13 @@ from typing import Any
 
 import msgspec
 
-from cellwall.controller.store.flow_asker import ASKED, FlowAsker
-from cellwall.controller.store.flow_columns import read_columns, to_columns
-from cellwall.controller.store.flow_frames import receive_frame, send_frame
-from cellwall.controller.store.flow_spool import PORTION_ROWS, Batch, Spool
-from cellwall.controller.store.flow_worker import Engine
-from cellwall.controller.store.flows import DAY_S, FlowStoreError
+from cellwall.controller.store.flows.asker import ASKED, FlowAsker
+from cellwall.controller.store.flows.columns import read_columns, to_columns
+from cellwall.controller.store.flows.configure import configure
+from cellwall.controller.store.flows.contract import DAY_S, FlowStoreError
+from cellwall.controller.store.flows.engine import Engine
+from cellwall.controller.store.flows.frames import receive_frame, send_frame
+from cellwall.controller.store.flows.spool import PORTION_ROWS, Batch, Spool
 from cellwall.flows import FlowRecord
 
 CALLS = (*ASKED, "keys", "series", "count", "prune")
@@ -268,6 +270,8 @@ class _Store:
 
 def serve(folder: Path, listener: socket.socket) -> None:
     """Answer on `listener`, a thread and an engine for each connection, until standard input ends."""
+    folder = folder.absolute()
+    configure(folder)
     first = _open_engine(folder)
     first.prepare()
     store = _Store(folder)
@@ -286,10 +290,13 @@ def _begin(work: Callable[..., None], *arguments: object) -> None:
 
 
 def _open_engine(folder: Path) -> Engine:
-    # A worker whose parent was killed a moment ago may still hold the folder.
+    # A worker whose parent was killed a moment ago may still hold the folder. This lock, which ends with its holder, is
+    # asked first: chDB would write an error each time.
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     until = time.monotonic() + START_S
     while True:
         try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return Engine(folder)
         except Exception:
             if time.monotonic() > until:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cellwall.controller.store.flow_columns import COLUMNS, KEY, PROCESS
+from cellwall.controller.store.flows.columns import COLUMNS, KEY, PROCESS
 
 REMEMBERED = 10_000
 """Among how many inserts (per day that they touch) one is recognised."""
@@ -169,7 +169,7 @@ class Engine:
         return [_raw(found.column(at)) for at in range(5)]
 
     def key_parts(self, since: int) -> list[bytes]:
-        """Give what `keys` is made of, as columns: see `flow_parts.KEY_PARTS`."""
+        """Give what `keys` is made of, as columns: see `parts.KEY_PARTS`."""
         found = self._client.query_arrow(
             f"""SELECT source, destination, {_POINT} AS point, side, who, toUInt64(sum(all)) AS connections,
                 argMax(refused, seen_) AS refused, max(seen_) AS seen
@@ -181,7 +181,7 @@ class Engine:
         return [_raw(found.column(at)) for at in range(8)]
 
     def series_parts(self, since: float, until: float, step_s: float) -> list[bytes]:
-        """Give what `series` is made of, as columns: see `flow_parts.SERIES_PARTS`."""
+        """Give what `series` is made of, as columns: see `parts.SERIES_PARTS`."""
         found = self._client.query_arrow(
             f"""SELECT source, destination, {_POINT} AS point, side,
                 toInt64(floor((last_seen - {since!r}) / {step_s!r})) AS step, toUInt64(sum(connections)),

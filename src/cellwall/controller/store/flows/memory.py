@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from hashlib import md5
 
 from cellwall.analysis import Keys, distinct
-from cellwall.controller.store.flow_answers import answered
-from cellwall.controller.store.flow_parts import KEY_PARTS, SERIES_PARTS, key_columns, packed
-from cellwall.controller.store.flow_sums import edges_of, named, tuples_of
-from cellwall.controller.store.flows import DAY_S, HOUR_S, FlowStoreError, Query, Tick, cursor, place
+from cellwall.controller.store.flows.answers import answered
+from cellwall.controller.store.flows.contract import DAY_S, HOUR_S, FlowStoreError, Query, Tick, cursor, place
+from cellwall.controller.store.flows.parts import KEY_PARTS, SERIES_PARTS, key_columns, packed
+from cellwall.controller.store.flows.sums import edges_of, named, tuples_of
 from cellwall.flows import Flow, FlowKey, FlowRecord, Outcome, Process, Side, Tally, merge, tally
 from cellwall.traffic import Address, Network, point
 
@@ -82,7 +82,7 @@ class MemoryFlows:
         return Keys.from_counts(counts)
 
     def key_parts(self, since: float) -> list[bytes]:
-        """Give what `keys` is made of, as `flow_parts.KEY_PARTS`."""
+        """Give what `keys` is made of, as `parts.KEY_PARTS`."""
         rows: dict[tuple[FlowKey, bool, int], tuple[int, tuple[float, bool]]] = {}
         for one in self.tuples(since):
             ingress = one.side is Side.INGRESS
@@ -98,7 +98,7 @@ class MemoryFlows:
         )
 
     def series_parts(self, since: float, until: float, step_s: float) -> list[bytes]:
-        """Give what `series` is made of, as `flow_parts.SERIES_PARTS`."""
+        """Give what `series` is made of, as `parts.SERIES_PARTS`."""
         self._check()
         rows: dict[tuple[FlowKey, bool, int], tuple[int, int, int]] = {}
         for one in self._records:

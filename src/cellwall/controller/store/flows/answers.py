@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from cellwall.controller.store.flow_asker import ASKED, MAPPED
-from cellwall.controller.store.flow_columns import OUTCOMES, to_columns, unpack16
-from cellwall.controller.store.flow_together import OwnFlows
-from cellwall.controller.store.flows import HOUR_S, FlowStoreError, Query
+from cellwall.controller.store.flows.asker import ASKED, MAPPED
+from cellwall.controller.store.flows.columns import OUTCOMES, to_columns, unpack16
+from cellwall.controller.store.flows.contract import HOUR_S, FlowStoreError, Query
+from cellwall.controller.store.flows.together import OwnFlows
 from cellwall.flows import FlowKey
 from cellwall.traffic import EVERYTHING, Network, PortSet, Span, canonical
 
