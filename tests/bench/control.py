@@ -64,9 +64,9 @@ def run(scale: Scale, progress: Progress) -> Section:
         tuple(rows["edits"]),
         "An edit of one rule, confirmed by every agent before it counts (two receipts each). The times are from the "
         "revision's own moment to the receipt `enforced`, both by the controller's clock; before that, the plan, "
-        "the tests and the replay are made: asked → decided. Every agent works out the digest of what it gets; one "
-        "in fifty reads it as the real one does, and compares. Every signature is verified, but when there is "
-        "nothing else to do: a real agent has a processor of its own for it, 0.1 ms each. For a label, one "
+        "the tests and the replay are made: asked → decided. Every agent works out the digest of what it gets. When "
+        "there is nothing else to do its signature is verified, and one in fifty reads it as the real one does and "
+        "compares: a real agent has a processor of its own for that, 0.1 ms and more each. For a label, one "
         "workload is given another role.",
     )
     flows = Table(
@@ -87,8 +87,8 @@ def run(scale: Scale, progress: Progress) -> Section:
     )  # fmt: skip
     if left["up"] != agents:
         raise Problem(f"{left['up']} of {agents} agents are connected: {left['why']}")
-    if left["unverified"]:
-        raise Problem(f"{left['unverified']} signatures are not verified yet")
+    if left["undone"]:
+        raise Problem(f"{left['undone']} bundles are not verified and compared yet")
     figures["signatures verified"], figures["read in full"] = left["verified"], left["compared"]
     title = f"The control plane: {agents:,} agents on one controller"
     return Section("control", title, (storm, edits, flows, memory), tuple(targets), figures)

@@ -34,8 +34,8 @@ BACKOFF_FIRST_S, BACKOFF_LAST_S = 1.0, 20.0
 """As in cellwall.agent.loop."""
 SOURCES = 200
 """From so many addresses of loopback connections are made."""
-VERIFY_AT_ONCE = 4
-"""So many signatures are verified when nothing else is to be done, before it is looked again."""
+AT_ONCE = 4
+"""So much of what is left to do is done before it is looked again whether there is something else."""
 
 
 class Crowd:
@@ -182,9 +182,9 @@ class Crowd:
         heard = b""
         while not self.stopping:
             wait = max(0.0, min(1.0, self.timers[0][0] - time.monotonic())) if self.timers else 1.0
-            ready = self.epoll.poll(0.0 if self.wits.unverified else wait, 512)
+            ready = self.epoll.poll(0.0 if self.wits.undone else wait, 512)
             if not ready:
-                self.wits.verify_some(VERIFY_AT_ONCE)
+                self.wits.do_some(AT_ONCE)
             for number, events in ready:
                 if number == own:
                     data = os.read(own, 65536)
@@ -255,7 +255,7 @@ class Crowd:
             "welcomes": len(ordered),
             "resumed": self.resumed,
             "verified": self.wits.verified,
-            "unverified": len(self.wits.unverified),
+            "undone": len(self.wits.undone),
             "compared": self.wits.compared,
             "cpu_s": used.ru_utime + used.ru_stime,
         }

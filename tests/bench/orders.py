@@ -59,8 +59,8 @@ def run(scale: Scale, progress: Progress) -> Section:
             "A containment of everything on one port, given and lifted. From the moment of the request until each "
             "agent did as told, until its receipt was read, of all agents and all times; and until the answer came "
             "that says that it is in force everywhere. The agents speak the real protocol over TLS, and take "
-            "two cores together with the controller; signatures are verified when there is nothing else to do, as a "
-            "real agent has a processor of its own for it.",
+            "two cores together with the controller; signatures are verified, and rulesets compared, when "
+            "there is nothing else to do: a real agent has a processor of its own for that.",
         ),
         Table(
             f"{HOSTS} real agents",

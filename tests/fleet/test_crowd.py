@@ -31,9 +31,9 @@ def apply(boss: Boss, port: int) -> str:
 
 
 def until(sim: Sim, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Wait until that is true, and every signature that came is verified."""
+    """Wait until that is true, and all that came is verified."""
     end = time.monotonic() + PATIENCE_S
-    while not true(told := sim.look()) or told["unverified"]:
+    while not true(told := sim.look()) or told["undone"]:
         assert time.monotonic() < end, told
         time.sleep(0.05)
     return told

@@ -227,8 +227,9 @@ class Control:
             return Confirmed(generation=receipt.generation)
         return None
 
-    def next_messages(self, names: Iterable[str], now: float) -> dict[str, FromController]:
-        """Give what agents are to be sent at this moment, signed; who needs nothing is left out."""
+    def issue(self, names: Iterable[str]) -> dict[str, Whole | Change]:
+        """Give what agents are to be sent at this moment, with numbers that are in the store; who needs nothing is left
+        out. Raises `StateError`: then nothing is issued."""
         if self.hold.held is not None:
             return {}
         ahead = self.hold.ahead
@@ -236,15 +237,13 @@ class Control:
         due = any(not holds(self.standings[name], self.wanted[name]) for name in known)
         # In one write where there are others: so the number after the last one is counted from what they wrote, too.
         with self.store.transaction() if due and not self.peers.alone else nullcontext():
-            sends = self._issue(known)
-        for name, send in sends.items():
-            kind = type(send).__name__.lower()
-            number, revision = send.generation, send.wanted.revision
-            self.log("send", level="debug", workload=name, generation=number, revision=revision, kind=kind)
-        return {
-            name: self._letters.write(name, send, now, self._confirm_s(name, send.wanted.revision))
-            for name, send in sends.items()
-        }
+            return self._issue(known)
+
+    def letter(self, name: str, send: Whole | Change, now: float) -> FromController:
+        """Write what was issued to an agent, and sign it."""
+        kind, revision = type(send).__name__.lower(), send.wanted.revision
+        self.log("send", level="debug", workload=name, generation=send.generation, revision=revision, kind=kind)
+        return self._letters.write(name, send, now, self._confirm_s(name, revision))
 
     def _issue(self, names: Iterable[str]) -> dict[str, Whole | Change]:
         before: dict[str, Standing] = {}

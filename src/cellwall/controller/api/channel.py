@@ -59,8 +59,8 @@ from cellwall.wire import (
 ASK_S, AGAIN_S = 5.0, 1.0
 GATHER_S = 0.005
 """What is to be written comes together for so long."""
-PUSH_AT_ONCE, FACTS_AT_ONCE = 250, 250
-"""So many agents' messages are one write."""
+ISSUE_AT_ONCE, FACTS_AT_ONCE = 1000, 250
+"""So many agents' numbers, or facts, are one write."""
 SEND_S = 1.0
 """So long agents are sent to before anybody else is let in: what they answer is read after it, and delays no letter."""
 MOST_UNREAD = 64 * 1024 * 1024
@@ -402,15 +402,18 @@ class Channel:
         assert self._port is not None
         port, until = self._port, monotonic() + SEND_S
         while self._due and monotonic() < until:
-            while port.waiting > MOST_UNREAD:
-                port.eased.clear()
-                await port.eased.wait()
-            some = [name for name in islice(self._due, PUSH_AT_ONCE) if name in self._lines]
-            messages = self._control.next_messages(some, self._clock())
-            for name in tuple(islice(self._due, PUSH_AT_ONCE)):
+            some = tuple(islice(self._due, ISSUE_AT_ONCE))
+            lines = {name: line for name in some if (line := self._lines.get(name)) is not None}
+            sends = self._control.issue(lines)
+            for name in some:
                 del self._due[name]
-            for name, message in messages.items():
-                self._say(self._lines[name], message)
+            for name, send in sends.items():
+                while port.waiting > MOST_UNREAD:
+                    port.eased.clear()
+                    await port.eased.wait()
+                # Who came anew while others were waited for has said what it holds, and is due again.
+                if self._lines.get(name) is lines[name]:
+                    self._say(lines[name], self._control.letter(name, send, self._clock()))
 
     # --- flows ---
 
