@@ -94,7 +94,9 @@ class StandingTests:
     def due(self, ground: Ground, now: float) -> bool:
         """Say whether they may stand differently by now than when they were last checked."""
         last = self.report
-        if last is None or last.ground.policy is not ground.policy or last.ground.fleet is not ground.fleet:
+        if last is None or last.ground.revision != ground.revision:
+            return True
+        if last.ground.policy is not ground.policy or last.ground.fleet is not ground.fleet:
             return True
         change = next_change(ground.policy, last.at)
         return change is not None and change <= now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from cellwall.controller.ground import Ground, make_fleet, read_policy
@@ -73,7 +74,7 @@ def test_what_made_it_turn_is_named() -> None:
     assert cause(None, good) is Cause.POLICY
     assert cause(good, check(BAD, 5.0)) is Cause.FLEET
     assert cause(good, check(GOOD, EXPIRES + 1)) is Cause.TIME
-    other = Ground(2, read_policy({"p.yaml": TEXT}), GOOD.fleet)
+    other = Ground(2, read_policy({"other.yaml": TEXT}), GOOD.fleet)
     assert cause(good, check(other, 5.0)) is Cause.POLICY
 
 
@@ -85,6 +86,8 @@ def test_they_are_due_when_policy_fleet_or_time_have_changed() -> None:
     assert not tests.due(GOOD, EXPIRES - 1)
     assert tests.due(GOOD, EXPIRES)
     assert tests.due(BAD, 6.0)
+    # The same documents as another revision: it is the tests of that one that are told.
+    assert tests.due(replace(GOOD, revision=GOOD.revision + 1), 6.0)
     tests.adopt(check(GOOD, EXPIRES + 1))
     (entry,) = store.audit(5)
     assert (entry.action, entry.subject, entry.details["because"]) == ("test fails", "works", "time")

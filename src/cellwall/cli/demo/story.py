@@ -32,6 +32,8 @@ def perform(path: Path, folder: Path, *, keep: bool) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "logs", ignore_errors=True)
     stage = Stage(folder, console())
+    # From here on the folder is known as ours, also where we are killed.
+    stage.write(LAST_PAGE, last_page(stage, "it has not ended"))
     ended = "it was interrupted"
     with _signals_as_exceptions():
         try:
