@@ -27,6 +27,13 @@ def test_elements_are_counted_by_what_an_entry_becomes() -> None:
     assert weigh(ruleset(entry(TCP, (8 << 16) + 5)), 7).elements == 7 + 6
 
 
+def test_what_everyone_may_within_a_range_cuts_the_range_of_a_class() -> None:
+    all_may, class_may_not = Entry(0, TCP + 85, TCP + 85, Action.ALLOW, (1,)), entry(TCP + 80, TCP + 90)
+    assert weigh(ruleset(all_may, class_may_not), 0).elements == 1 + 3
+    beside = Entry(0, TCP + 91, TCP + 91, Action.ALLOW, (1,))
+    assert weigh(ruleset(beside, class_may_not), 0).elements == 1 + 1
+
+
 def test_everything_that_is_added_adds_to_both_sums() -> None:
     bare = weigh(ruleset(), 0)
     for more in (

@@ -7,9 +7,10 @@ rounded up. Most of what writing takes is gone right after: nft(8)'s words, and 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
-from cellwall.compile import Entry, Ruleset
+from cellwall.compile import EVERYONE, Entry, Ruleset
 from cellwall.enforce.nft.portions import MOST_AT_ONCE
 from cellwall.traffic import ICMPS
 
@@ -74,6 +75,8 @@ class Scales:
 
     def _count(self, entries: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], int, int]:
         exact = wide = 0
+        firsts = sorted(entry.first for entry in entries if entry.peer == EVERYONE)
+        lasts = sorted(entry.last for entry in entries if entry.peer == EVERYONE)
         for entry in entries:
             first, last = entry.first >> 16, entry.last >> 16
             if entry.first == entry.last and first not in ICMPS:
@@ -83,6 +86,9 @@ class Scales:
             else:
                 # What remains beside it may need elements of its own; of many protocols one stands for all.
                 wide += 2 if last - first >= MOST_PROTOCOLS else 2 * (last - first + 1)
+            if entry.first != entry.last and entry.peer != EVERYONE:
+                # What is said of everyone within a range cuts it in three.
+                wide += 2 * (bisect_right(firsts, entry.last) - bisect_left(lasts, entry.first))
         # The entries are kept beside what was counted: so no others can have their identity.
         self._counted[id(entries)] = found = entries, exact, wide
         return found
