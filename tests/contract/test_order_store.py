@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 
 import pytest
-from tests.postgresql import programs, running
 
 from cellwall.controller.errors import NotFound
 from cellwall.controller.orders import Orders
 from cellwall.controller.store.orders import OrderRow, OrderStore
-from cellwall.controller.store.sql import SqlState, open_state
+from cellwall.controller.store.sql import SqlState
 from cellwall.labels import parse_selector
 from cellwall.policy import Order, OrderKind, Party
 from cellwall.traffic import parse_ports
@@ -31,21 +28,6 @@ CONTAIN = Order(
     "a worm's `reason`",
 )
 SEAL = Order("seal-1", OrderKind.SEAL, Party(("db",)), begins=90.0, author="bob")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlState]:
-    if request.param == "sqlite":
-        made = open_state(tmp_path / "state.db")
-        yield made
-        made.close()
-        return
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with running() as server:
-        made = open_state(None, server.make())
-        yield made
-        made.close()
 
 
 def log(_event: str, /, **_details: object) -> None:

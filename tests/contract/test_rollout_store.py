@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
-from tests.postgresql import programs, running
 
 from cellwall.controller.rollout import Rollouts
 from cellwall.controller.store.rollouts import Course, RolloutStore
-from cellwall.controller.store.sql import SqlState, open_state
+from cellwall.controller.store.sql import SqlState
 from cellwall.controller.tolerance import Behind, Tolerance
 from cellwall.labels import parse_selector
 from cellwall.policy import OnFailure, Policy, Rollout, parse_waves
@@ -29,21 +24,6 @@ COURSE = Course(
     30.5,
     (Behind("b-2", "refused", 'refused it: `x` ✂ "y"'), Behind("b-3", "reverted", "", 1763856000.123456)),
 )
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlState]:
-    if request.param == "sqlite":
-        made = open_state(tmp_path / "state.db")
-        yield made
-        made.close()
-        return
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with running() as server:
-        made = open_state(None, server.make())
-        yield made
-        made.close()
 
 
 def log(_event: str, /, **_details: object) -> None:
