@@ -16,6 +16,7 @@ from tests.fleet.controller_world import Agent, World, enrol, running, until
 from tests.postgresql import Server, programs
 from tests.postgresql import running as a_server
 
+from cellwall.controller.cluster.loop import Cluster as Loop
 from cellwall.controller.cluster.peers import Peers
 from cellwall.controller.errors import ControllerError, StateError
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Side
@@ -113,7 +114,11 @@ async def test_what_is_done_at_one_is_so_at_all(cluster: Cluster) -> None:
     await one.ask("PUT", "/labels/db-1", {"labels": {"app": "web"}})
     await web.enforce_what_comes()
     await db.enforce()
-    assert (await two.ask("GET", "/workloads/db-1"))["labels"] == {"app": "web"}
+
+    async def heard() -> bool:
+        return (await two.ask("GET", "/workloads/db-1"))["labels"] == {"app": "web"}
+
+    await until(heard)
     status = await two.ask("GET", "/status")
     assert status["audit_broken_at"] is None
     assert status["agents"]["connected"] == 2
@@ -163,6 +168,31 @@ async def test_a_change_on_trial_is_confirmed_by_the_controller_that_the_agent_h
     await at(web, two).connect()
     await web.report(PointState.PROVISIONAL)
     await web.hear_a(Confirmed)
+
+
+async def test_an_agent_that_another_let_in_a_moment_ago_is_welcome(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await cluster.start("one"), await cluster.start("two")
+
+    async def never(_loop: Loop, _changed: object) -> None:
+        await asyncio.Event().wait()
+
+    # What others change reaches the third late: not before this test is over.
+    monkeypatch.setattr(Loop, "turn", never)
+    three = await cluster.start("three")
+    web = await enrol(one, await one.token("web-1"), "web-1")
+    await until(lambda: knows(two, "web-1"))
+    assert not await knows(three, "web-1")
+    await at(web, three).connect()
+    # Nor is a person told that it is not there.
+    db = await enrol(two, await two.token("db-1"), "db-1")
+    await three.ask("PUT", "/labels/db-1", {"labels": {"app": "web"}})
+    await at(db, three).connect()
+
+
+async def knows(world: World, name: str) -> bool:
+    return name in {one["name"] for one in (await world.ask("GET", "/workloads"))["items"]}
 
 
 async def test_when_the_leader_goes_another_one_leads(cluster: Cluster) -> None:

@@ -559,6 +559,9 @@ class Control:
     def find(self, name: str) -> WorkloadRow:
         """Give a workload of the inventory. Raises `NotFound`."""
         row = self.store.workload(name)
+        if row is None and self.peers.catch_up():
+            # Another controller had let it in, a moment ago.
+            row = self.store.workload(name)
         if row is None:
             raise NotFound(f"there is no workload `{name}`")
         return row
