@@ -7,17 +7,18 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pg8000.dbapi  # pyright: ignore[reportMissingTypeStubs]
+
+from tests.ports import free_port
 
 _USER = "postgres"
 _SETTINGS = """
@@ -105,14 +106,12 @@ class Server:
         """Let it hang: connections stay, nobody answers."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGSTOP)
-        for child in self._workers():
-            os.kill(child, signal.SIGSTOP)
+        self._tell_workers(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
         assert self.process is not None
-        for child in self._workers():
-            os.kill(child, signal.SIGCONT)
+        self._tell_workers(signal.SIGCONT)
         os.killpg(self.process.pid, signal.SIGCONT)
 
     def connect(self, database: str) -> Any:
@@ -135,11 +134,13 @@ class Server:
         """Give the URL of a database."""
         return f"postgresql://{_USER}@127.0.0.1:{self.port}/{name}?sslmode=disable"
 
-    def _workers(self) -> list[int]:
-        # Its workers have process groups of their own.
+    def _tell_workers(self, number: signal.Signals) -> None:
+        # Its workers have process groups of their own; one whose connection was closed a moment ago may be gone by now.
         assert self.process is not None
         told = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(one) for one in told.split()]
+        for child in told.split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
 
 @contextmanager
@@ -161,10 +162,7 @@ def running() -> Generator[Server]:
             cwd=folder,
         )
         (folder / "data" / "postgresql.auto.conf").write_text(_SETTINGS)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        server = Server(found, folder, port)
+        server = Server(found, folder, free_port())
         try:
             server.start()
             yield server

@@ -20,6 +20,7 @@ from typing import Any
 
 from cellwall.controller.trust.ca import open_authority
 from tests.bench.fleet_sim_keys import KEPT, ROOT, make_fleet, prepare
+from tests.ports import free_port
 
 PATIENCE_S = 120.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -134,8 +135,7 @@ class Asker:
 @contextmanager
 def controller(folder: Path, *more: str, environment: Mapping[str, str] | None = None) -> Generator[Boss]:
     """Start `cellwall controller run` on `folder`/data until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     command = [
         str(Path(sys.executable).with_name("cellwall")), "controller", "run", "--data", str(folder / "data"), *more,
         "--listen", f"127.0.0.1:{port}", "--advertise", f"https://127.0.0.1:{port}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Generator, Sequence
@@ -18,6 +17,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+from tests.ports import free_port
 
 HERE = Path(__file__).resolve().parent
 INSTALLED = HERE.parent.parent / "build" / "oidc"
@@ -26,13 +26,6 @@ MISSING = (
     if (INSTALLED / "node_modules" / "oidc-provider").exists()
     else "no `oidc-provider`: `scripts/setup.sh --root` installs it with npm"
 )
-
-
-def free_port() -> int:
-    """Give a port of loopback that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_keys(*names: str) -> str:

@@ -21,8 +21,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
-from tests.contract.oidc_world import MISSING, RealProvider, brought, browse, free_port, make_keys, real_provider
+from tests.contract.oidc_world import MISSING, RealProvider, brought, browse, make_keys, real_provider
 from tests.fleet.controller_world import World, running
+from tests.ports import free_port
 
 CALLBACK = "http://127.0.0.1:9/callback"
 ROLES = """

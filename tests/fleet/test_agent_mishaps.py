@@ -107,14 +107,15 @@ def test_a_change_on_trial_is_taken_back_by_the_kernel_when_no_process_of_ours_i
     agent = world.start()
     on_trial(world, 5)
     began = time.monotonic()
-    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-    assert children == [], "nobody else stands by"
+    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
+    # A program that it runs for a moment, to look at the host, may be there.
+    world.wait(lambda: not children.read_text().split(), "somebody else stands by", 3)
     os.kill(agent.pid, signal.SIGKILL)
     # What it allows was denied before, and the other way round.
     assert world.reached() == {(4, 81), (6, 81)}
     world.wait(lambda: world.reached() != {(4, 81), (6, 81)}, "it is still in force", 12)
     # The end was counted from when the bundle came, a moment before we heard of it.
-    assert 3.5 < time.monotonic() - began < 5.7
+    assert 3.5 < time.monotonic() - began < 8
     assert world.reached() == {(4, 80), (6, 80)}
     # Who comes next takes it out of the table, and says that it was taken back.
     world.controller.confirming = True

@@ -59,14 +59,12 @@ def test_an_order_is_written_beside_the_rules_named_when_asked_and_ends_by_itsel
         bundle = maker.opened(point(policy(ALLOW_80), 1))
         keeper.write(Apply(bundle))
         before = asked(keeper)
-        ordered = bundle.with_orders((shut(1.0),))
-        began = time.monotonic()
+        ordered = bundle.with_orders((shut(2.5),))
         assert keeper.write(ApplyMembers(ordered, {}, (), orders=True)) == [Applied(1, Result.DONE)]
-        assert time.monotonic() - began < 1.0
         assert keeper.notices() == []
         found = asked(keeper)
         assert (found.outcome, found.tier, found.rules) == (Outcome.DENIED, Tier.ORDER, ("contain-1",))
-        time.sleep(1.3)
+        time.sleep(2.8)
         # Nobody did anything: no drift, and the kernel says what it said before.
         assert keeper.verify(ordered).drifts == ()
         assert keeper.refresh() == []

@@ -13,6 +13,7 @@ from tests.fleet.controller_world import Agent, World, ask_to_enrol, enrol, make
 
 from cellwall.controller.api import channel
 from cellwall.controller.api.lines import Line
+from cellwall.controller.api.manners import A_SECOND, BURST
 from cellwall.controller.trust.testimony import BACK_S
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Side
 from cellwall.traffic import Address
@@ -273,14 +274,15 @@ async def test_who_talks_without_end_is_read_more_slowly_and_others_at_once(worl
 
     flooding = asyncio.create_task(flood())
     try:
-        await asyncio.sleep(1.5)
         began = time.monotonic()
+        await asyncio.sleep(1.5)
         for number in (1, 2, 3):
             await world.apply(POLICY % (90 + number), confirm_s=0)
             await comes(honest, 1 + number)
-        assert time.monotonic() - began < 3
+        took = time.monotonic() - began
+        assert took < 10
         heard = sum(event == "receipt" and said["workload"] == "mallory" for event, said in world.said)
-        assert heard < 4500, heard
+        assert heard < BURST + 500 + A_SECOND * took, heard
     finally:
         flooding.cancel()
 

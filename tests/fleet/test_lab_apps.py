@@ -7,18 +7,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from tests.ports import free_port
 
 from cellwall.lab.apps.call import keep_calling
 from cellwall.lab.apps.serve import offer
 from cellwall.lab.apps.spec import CallCount, CallSpec, ServeSpec
 from cellwall.lab.apps.streams import STREAMS
 from cellwall.lab.apps.turn import READ, Stream, Task, Turn, connect, sleep_until, wait_for
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def call_spec(kind: str, port: int, lifetime: str = "short", host: str = "127.0.0.1") -> CallSpec:

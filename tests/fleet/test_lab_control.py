@@ -40,7 +40,8 @@ def workloads(lab: str) -> dict[str, dict[str, Any]]:
 
 def await_connected(lab: str) -> None:
     deadline = time.monotonic() + 20
-    while not all(item["connected"] for item in workloads(lab).values() if item["agent"]):
+    # An agent is connected before it has told where it is.
+    while not all(item["connected"] and item["addresses"] for item in workloads(lab).values() if item["agent"]):
         assert time.monotonic() < deadline, workloads(lab)
         time.sleep(0.1)
 

@@ -69,7 +69,9 @@ async def test_metrics_tell_what_happened_in_the_fleet(tmp_path: Path) -> None:
 
         async def counted() -> Any:
             found = await scrape(world)
-            return found if value(found, "cellwall_flow_rows_total") else None
+            told = "cellwall_flow_rows_total", "cellwall_denials_total"
+            enforced = ("cellwall_points", frozenset({("state", "enforced")})) in found
+            return found if enforced and all(value(found, one) for one in told) else None
 
         found: Series = await until(counted)
         assert value(found, "cellwall_flows_lost_total") == 3

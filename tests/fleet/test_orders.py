@@ -50,12 +50,12 @@ def test_an_order_is_in_force_everywhere_at_once_and_its_end_is_told(tmp_path: P
     async def story() -> None:
         async with running(tmp_path) as world:
             web, db = await fleet(world)
-            answer = await give(world, web, db, kind="contain", ports="tcp/445", for_s=2, reason="worm")
+            answer = await give(world, web, db, kind="contain", ports="tcp/445", for_s=4, reason="worm")
             assert answer["in_force"] == {
                 "everywhere": True, "points": 2, "having": 2, "waiting": 0, "waiting_for": [], "unable": [],
                 "took_s": answer["in_force"]["took_s"],
             }  # fmt: skip
-            assert answer["in_force"]["took_s"] < 1
+            assert 0 <= answer["in_force"]["took_s"] < 5
             assert web.ruleset is not None
             (card,) = web.ruleset.orders
             assert (card.id, card.kind, card.expires) == (
@@ -102,7 +102,7 @@ def test_an_order_that_ends_by_itself_leaves_what_is_told_of_the_others_as_it_wa
                 (item,) = (await world.ask("GET", "/orders"))["items"]
                 return (item["in_force"]["having"], item["in_force"]["waiting"]) == (2, 0)
 
-            await until(told, "the other order to be in force at both", within_s=3)
+            await until(told, "the other order to be in force at both")
 
     asyncio.run(story())
 

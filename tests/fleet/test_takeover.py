@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from tests.fleet.controller_world import Agent, World, enrol, until
+from tests.ports import free_port
 from tests.postgresql import Server, programs
 from tests.postgresql import running as a_server
 
@@ -71,12 +71,6 @@ def server() -> Iterator[Server]:
         pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
     with a_server() as server:
         yield server
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
