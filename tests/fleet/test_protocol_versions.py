@@ -17,7 +17,7 @@ from tests.fleet.controller_world import running, until
 from tests.golden.test_wire import VERIFY_KEY, golden
 from tests.kernel.namespaces import needs_namespaces, pair
 
-from cellwall.wire import HISTORY, Bundle, Hello, PointState, Taken, Welcome
+from cellwall.wire import DIGESTS, HISTORY, Bundle, Hello, PointState, Taken, Welcome
 
 KNOWN_IN_1 = {"type", "workload", "generation", "revision", "ruleset", "members", "issued_at", "confirm_s", "signature"}
 
@@ -51,7 +51,7 @@ def test_our_agent_enforces_what_an_older_controller_sends_and_is_understood(num
         until_s = time.monotonic() + 5
         while not controller.connected and time.monotonic() < until_s:
             time.sleep(0.02)
-        for name, generation in (("bundle", 3), ("change", 4)):
+        for name, generation in (("bundle digested" if number >= DIGESTS else "bundle", 3), ("change", 4)):
             controller.play(bytes.fromhex(told[name]["bytes"]))
             receipt = controller.receipt(generation, PointState.ENFORCED)
             # The digest is over what both ends must write alike.
@@ -79,6 +79,7 @@ async def test_our_controller_takes_what_an_older_agent_says_and_sends_it_what_i
         assert isinstance(message, Bundle)
         sent = msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=dict[str, Any])
         assert number > 1 or set(sent) <= KNOWN_IN_1
+        assert message.form == (2 if number >= DIGESTS else 1)
         agent.take(message)
         await agent.report(PointState.ENFORCED)
         for name in ("facts", "flows", "denials", "receipt relaxed", "receipt enforced"):

@@ -10,6 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +20,7 @@ from tempfile import TemporaryDirectory
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import ECAlgorithm
+from msgspec.structs import replace
 
 from cellwall.agent.bundle import open_bundle
 from cellwall.agent.enroll import make_request
@@ -85,6 +87,7 @@ from cellwall.wire import (
     decode_members,
     decode_orders,
     decode_ruleset,
+    digested,
     encode,
     encode_members,
     encode_orders,
@@ -167,6 +170,7 @@ BUNDLE = sign(
     ),
     KEY,
 )
+DIGESTED = digested(replace(BUNDLE, signature=b""), KEY, sha256(BUNDLE.members).digest())
 CHANGE = sign(
     MemberChange(
         workload="db-1",
@@ -201,6 +205,7 @@ FROM_CONTROLLER = tuple(
     for one in (
         Welcome(protocol=1, controller="c", now=1.0),
         BUNDLE,
+        DIGESTED,
         CHANGE,
         Confirmed(generation=7),
         Taken(batch="b-1"),
@@ -228,7 +233,7 @@ def _signed(data: bytes) -> object:
     if not isinstance(message, Bundle | MemberChange):
         return message
     verified = verify(message, PUBLIC, "db-1")
-    assert verified in (BUNDLE, CHANGE), "a message that nobody signed was believed"
+    assert verified in (BUNDLE, DIGESTED, CHANGE), "a message that nobody signed was believed"
     return open_bundle(verified, data) if isinstance(verified, Bundle) else verified
 
 
@@ -309,7 +314,7 @@ WIRE = (
     Target("messages of agents", decode_from_agent, FROM_AGENT, (WireError,)),
     Target("messages of controllers", decode_from_controller, FROM_CONTROLLER, (WireError,)),
     Target("columns of flows", _flows, (encode(FLOWS),), (WireError,)),
-    Target("signed messages", _signed, (encode(BUNDLE), encode(CHANGE)), (WireError,)),
+    Target("signed messages", _signed, (encode(BUNDLE), encode(DIGESTED), encode(CHANGE)), (WireError,)),
     Target("rulesets", decode_ruleset, (encode_ruleset(POINT.ruleset),), (WireError,)),
     Target("members", decode_members, (encode_members({HERE.packed: 1, THERE.packed: 2}),), (WireError,)),
     Target("requests to enrol", decode_enrol, (ENROL,), (WireError,)),

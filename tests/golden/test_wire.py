@@ -16,6 +16,7 @@ from tests.golden.test_nft import REWRITE, compare
 from tests.golden.wire_examples import KEY, NAME, examples, plain
 
 from cellwall.wire import (
+    DIGESTS,
     HISTORY,
     NEWEST,
     OLDEST,
@@ -82,6 +83,9 @@ def test_what_an_older_controller_signed_is_verified_and_opened(number: int) -> 
     bundle, change = (read(bytes.fromhex(told[name]["bytes"])) for name in ("bundle", "change"))
     assert isinstance(bundle, Bundle) and isinstance(change, MemberChange)
     assert verify(bundle, VERIFY_KEY, NAME) is bundle and verify(change, VERIFY_KEY, NAME) is change
+    if number >= DIGESTS:
+        one = read(bytes.fromhex(told["bundle digested"]["bytes"]))
+        assert verify(one, VERIFY_KEY, NAME) is one
     assert decode_ruleset(bundle.ruleset).workload == NAME
     assert decode_members(bundle.members) and decode_members(change.added)
 
@@ -95,7 +99,7 @@ def test_what_we_say_to_an_older_end_has_all_that_it_knows_under_the_same_names(
         # As it travels: what has its default may be left out, and is then filled in by whoever reads.
         raw_old, raw_new = (msgspec.msgpack.decode(data) for data in (bytes.fromhex(one["bytes"]), encode(new[name])))
         assert covers(_readable(raw_new), _readable(raw_old)), name
-    for name in ("bundle", "change"):
+    for name in {"bundle", "bundle digested", "change"} & old.keys():
         assert encode(new[name]) == bytes.fromhex(old[name]["bytes"]), "an older agent checks the very bytes"
     receipts = {name for name in new if name.startswith("receipt ")}
     assert receipts == {name for name in old if name.startswith("receipt ")}, "it would not understand another state"

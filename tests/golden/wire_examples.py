@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from tests.fleet.agent_world import ALLOW_80, NAME, fleet, point, policy
 from cellwall.flows import FlowKey, FlowRecord, Outcome, Process, Side
 from cellwall.policy import Mode, Tier
 from cellwall.wire import (
+    DIGESTS,
     ORDERS,
     Answer,
     Ask,
@@ -44,6 +46,7 @@ from cellwall.wire import (
     Welcome,
     change_between,
     digest,
+    digested,
     encode_members,
     encode_orders,
     encode_ruleset,
@@ -78,6 +81,10 @@ def examples(number: int) -> dict[str, Any]:
         workload=NAME, base=4, generation=5, revision=7, digest=digest(small.ruleset, large.members), issued_at=AT,
         orders=encode_orders(()),
     )  # fmt: skip
+    bundle = Bundle(
+        workload=NAME, generation=3, revision=7, ruleset=encode_ruleset(small.ruleset),
+        members=encode_members(small.members), issued_at=AT, confirm_s=0.0,
+    )  # fmt: skip
     return {
         **({"change orders": sign(ordered, KEY)} if number >= ORDERS else {}),
         "enrol": Enrol(secret="s3cret", request="-----BEGIN CERTIFICATE REQUEST-----", name=NAME, version="0.1.0"),
@@ -110,13 +117,8 @@ def examples(number: int) -> dict[str, Any]:
         "answer counters": Answer(id=3, answer=Counters(rules={"in-80": (3, 180), "": (1, 60)})),
         "answer trouble": Answer(id=4, answer=Trouble(reason="it is gone")),
         "welcome": Welcome(protocol=number, controller="one", interval_s=2.0, most_rows=1000, now=AT),
-        "bundle": sign(
-            Bundle(
-                workload=NAME, generation=3, revision=7, ruleset=encode_ruleset(small.ruleset),
-                members=encode_members(small.members), issued_at=AT, confirm_s=0.0,
-            ),
-            KEY,
-        ),
+        "bundle": sign(bundle, KEY),
+        **({"bundle digested": digested(bundle, KEY, sha256(bundle.members).digest())} if number >= DIGESTS else {}),
         "change": sign(
             MemberChange(
                 workload=NAME, base=3, generation=4, revision=7, added=encode_members(added), removed=removed,

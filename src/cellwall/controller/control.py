@@ -243,7 +243,7 @@ class Control:
         """Write what was issued to an agent, and sign it."""
         kind, revision = type(send).__name__.lower(), send.wanted.revision
         self.log("send", level="debug", workload=name, generation=send.generation, revision=revision, kind=kind)
-        return self._letters.write(name, send, now, self._confirm_s(name, revision))
+        return self._letters.write(name, send, now, self._confirm_s(name, revision), self.standings[name].protocol)
 
     def _issue(self, names: Iterable[str]) -> dict[str, Whole | Change]:
         before: dict[str, Standing] = {}

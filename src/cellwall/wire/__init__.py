@@ -53,6 +53,7 @@ from cellwall.wire.orders import decode_orders, encode_orders
 from cellwall.wire.protocol import (
     AGENT_PATH,
     AUTHORITY_PATH,
+    DIGESTS,
     ENROL_PATH,
     HEALTH_PATH,
     HISTORY,
@@ -75,11 +76,12 @@ from cellwall.wire.rulesets import (
     sum_members,
 )
 from cellwall.wire.secrets import redact, redacted
-from cellwall.wire.signing import Forged, sign, signed_part, verify
+from cellwall.wire.signing import Forged, digested, sign, signed_part, verify
 
 __all__ = [
     "AGENT_PATH",
     "AUTHORITY_PATH",
+    "DIGESTS",
     "ENROL_PATH",
     "FLOW_COLUMNS",
     "HEALTH_PATH",
@@ -143,6 +145,7 @@ __all__ = [
     "der_of",
     "digest",
     "digest_of",
+    "digested",
     "encode",
     "encode_members",
     "encode_orders",

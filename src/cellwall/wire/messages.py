@@ -345,7 +345,8 @@ class Bundle(Message, frozen=True):
     `generation` counts up per workload; an agent accepts only one higher than any before. `confirm_s` 0 means that
     the change needs no confirmation, else the agent puts the previous state back unless it has confirmed within that
     many seconds. `signature` is Ed25519 over `cellwall.wire.signing.signed_part`, in which `workload` and
-    `generation` stand, so that a bundle is no use to another workload and cannot be played again.
+    `generation` stand, so that a bundle is no use to another workload and cannot be played again. `form` says over
+    which of its parts: 1, all that is here; 2, digests of `ruleset` and `members` in their place.
     """
 
     workload: Name
@@ -356,6 +357,7 @@ class Bundle(Message, frozen=True):
     issued_at: Moment
     confirm_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
     signature: Annotated[bytes, Meta(max_length=64)] = b""
+    form: Annotated[int, Meta(ge=1, le=2)] = 1
 
 
 class MemberChange(Message, frozen=True):

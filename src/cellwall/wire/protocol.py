@@ -12,11 +12,15 @@ from cellwall.wire.errors import WireError
 HISTORY: dict[int, str] = {
     1: "hello, facts, columnar flows, denials, receipts, live questions; signed bundles, changes of members, renewal",
     2: "orders of an emergency: in a bundle, and in a change of members, where they travel alone",
+    3: "a bundle may be signed over digests of its ruleset and members",
 }
 """What each number brought."""
 
 ORDERS = 2
 """From this number on an agent understands orders; one that does not is never sent any."""
+
+DIGESTS = 3
+"""From this number on an agent verifies bundles that are signed over digests (`cellwall.wire.signing`)."""
 
 AUTHORITY_PATH = "/v1/ca"
 """Where a plain HTTPS GET gives the controller's CA as PEM: check it against the token's fingerprint before use."""
