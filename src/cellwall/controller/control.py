@@ -557,7 +557,7 @@ class Control:
     # --- within ---
 
     def find(self, name: str) -> WorkloadRow:
-        """Give a workload of the inventory. Raises `NotFound`."""
+        """Give a workload of the inventory. Raises `NotFound`, and `StateError` where others cannot be asked."""
         row = self.store.workload(name)
         if row is None and self.peers.catch_up():
             # Another controller had let it in, a moment ago.
