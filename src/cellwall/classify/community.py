@@ -3,7 +3,7 @@
 A random walker on an undirected, weighted graph is described by the shortest code with one word list a group: the
 groups that make it shortest are those in which the walker stays long. Unlike modularity it does not merge small
 groups as the graph grows. Groups are found by moving single nodes, then whole groups, each to where the code gets
-shortest, until nothing moves.
+shortest, until nothing moves; where all that is connected in one group is shorter still, it is that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ def communities(graph: Graph) -> tuple[tuple[str, ...], ...]:
     names = sorted(graph)
     at = {name: number for number, name in enumerate(names)}
     links = [{at[other]: weight for other, weight in sorted(graph[name].items())} for name in names]
-    groups = _group(links)
+    # The search may stop at parts where nothing but all of them together would be shorter.
+    cuts = (_cut(names, numbers) for numbers in (_group(links), _connected(links)))
+    return min(cuts, key=lambda cut: code_length(graph, cut))
+
+
+def _cut(names: list[str], groups: list[int]) -> tuple[tuple[str, ...], ...]:
     found: defaultdict[int, list[str]] = defaultdict(list)
     for name, group in zip(names, groups, strict=True):
         found[group].append(name)
@@ -51,6 +56,19 @@ def code_length(graph: Graph, groups: tuple[tuple[str, ...], ...]) -> float:
 
 def _plogp(share: float) -> float:
     return share * log2(share) if share > 0 else 0.0
+
+
+def _connected(links: list[dict[int, float]]) -> list[int]:
+    """Give each node the number of the first one that it is connected with, over any others."""
+    groups = [-1] * len(links)
+    for first in range(len(links)):
+        waiting = [first] if groups[first] < 0 else []
+        while waiting:
+            node = waiting.pop()
+            if groups[node] < 0:
+                groups[node] = first
+                waiting.extend(links[node])
+    return groups
 
 
 def _group(links: list[dict[int, float]]) -> list[int]:

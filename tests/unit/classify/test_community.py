@@ -28,6 +28,13 @@ def test_two_cliques_with_one_bridge_are_two_groups() -> None:
     assert communities(graph(edges)) == (("a", "b", "c", "d"), ("w", "x", "y", "z"))
 
 
+def test_what_no_cut_makes_shorter_is_one_group() -> None:
+    # Single moves stop at three pairs, of 2.59 bits; all in one are 2.49.
+    edges = {("a", "b"): 2.0, ("a", "d"): 3.0, ("a", "e"): 1.0, ("b", "c"): 3.0, ("b", "e"): 2.0, ("e", "f"): 3.0}
+    assert communities(graph(edges | {("x", "y"): 1.0})) == (("a", "b", "c", "d", "e", "f"), ("x", "y"))
+    assert communities(graph(edges)) == (("a", "b", "c", "d", "e", "f"),)
+
+
 def test_a_hundred_small_groups_in_a_ring_do_not_merge() -> None:
     # Where modularity has its resolution limit: 100 cliques of 5, each with one link to the next.
     edges: Edges = {}
