@@ -10,7 +10,6 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,7 +19,6 @@ from tempfile import TemporaryDirectory
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import ECAlgorithm
-from msgspec.structs import replace
 
 from cellwall.agent.bundle import open_bundle
 from cellwall.agent.enroll import make_request
@@ -170,7 +168,7 @@ BUNDLE = sign(
     ),
     KEY,
 )
-DIGESTED = digested(replace(BUNDLE, signature=b""), KEY, sha256(BUNDLE.members).digest())
+DIGESTED = digested(BUNDLE, KEY)
 CHANGE = sign(
     MemberChange(
         workload="db-1",
