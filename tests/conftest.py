@@ -2,9 +2,12 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.postgresql import Server, programs, running
 
 COMPARED = "compared, none of them otherwise: "
 """How the name of a property begins that says how many verdicts a test compared."""
@@ -15,6 +18,15 @@ SOAK = os.environ.get("CELLWALL_SOAK") == "1"
 settings.register_profile("check", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("soak", settings.get_profile("check"), max_examples=400)
 settings.load_profile("soak" if SOAK else "check")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Run a PostgreSQL server for the tests of one file; each makes a database of its own."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
+    with running() as server:
+        yield server
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

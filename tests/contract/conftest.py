@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.postgresql import programs, running
 
 from cellwall.controller.store.sql import SqlState, open_state
 
@@ -16,12 +15,7 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlState]:
     """Give an empty state, in SQLite and in PostgreSQL."""
     if request.param == "sqlite":
         made = open_state(tmp_path / "state.db")
-        yield made
-        made.close()
-        return
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with running() as server:
-        made = open_state(None, server.make())
-        yield made
-        made.close()
+    else:
+        made = open_state(None, request.getfixturevalue("server").make())
+    yield made
+    made.close()

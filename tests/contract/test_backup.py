@@ -6,7 +6,7 @@ import io
 import os
 import sqlite3
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import MetaData, select
-from tests.postgresql import Server, programs, running
+from tests.postgresql import Server
 
 from cellwall.cli.app import run
 from cellwall.cli.exits import Stop
@@ -45,14 +45,6 @@ from cellwall.wire import Facts, Holding, PointState, Receipt
 
 WEB = WorkloadRow("web-1", True, (ip_address("10.0.0.1"), ip_address("2001:db8::2")), 5.0, 6.0, "0.1.0")
 Place = tuple[Path, str]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with running() as server:
-        yield server
 
 
 def place(kind: str, folder: Path, request: pytest.FixtureRequest) -> Place:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import MetaData, select
-from tests.postgresql import Server, programs, running
 
 from cellwall.controller.store.backup import OF_THE_MOMENT, restore_backup, take_backup
 from cellwall.controller.store.migrate import newest
@@ -27,14 +25,6 @@ from cellwall.wire import Holding, PointState
 SCHEMAS = Path(__file__).parent / "schemas"
 RELEASED = sorted(path.stem for path in SCHEMAS.glob("*.sql"))
 Rows = dict[str, list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with running() as server:
-        yield server
 
 
 def old(folder: Path, schema: str) -> tuple[Path, Rows]:

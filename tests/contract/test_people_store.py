@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.postgresql import Server, programs, running
 
 from cellwall.controller.access.trail import Check, pages, sign_head
 from cellwall.controller.store.heads import HeadStore
@@ -21,14 +20,6 @@ ANN = Account("ann", "kept", ("viewer", "author@app=shop"), False, 1.5, "root")
 SESSION = SessionRow("d1", "ann", "oidc", ("shop", "ü"), 1.0, 2.0, 9.5, "10.0.0.9")
 TOKEN = ApiToken("ci", "d2", ("viewer",), 1.0, 9.0, "root")
 PENDING = PendingSignIn("s", "n", "v", "a", "http://127.0.0.1:9/callback", 9.0)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with running() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

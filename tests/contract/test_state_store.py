@@ -17,7 +17,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
-from tests.postgresql import Server, programs, running
 
 from cellwall.compile import Misfit
 from cellwall.controller import store as areas
@@ -61,14 +60,6 @@ STANDING = Standing(
     spurned=Holding(generation=4, revision=2, digest="aa"),
     seen=8.0,
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with running() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "memory", "postgresql"])

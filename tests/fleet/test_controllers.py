@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 from tests.fleet.controller_world import Agent, World, enrol, running, until
-from tests.postgresql import Server, programs
-from tests.postgresql import running as a_server
+from tests.postgresql import Server
 
 from cellwall.controller.cluster.loop import Cluster as Loop
 from cellwall.controller.cluster.peers import Peers
@@ -30,14 +29,6 @@ modes:
   - {where: any, mode: enforce}
 """
 CLOSED = OPEN.replace("tcp/80", "tcp/443")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with a_server() as server:
-        yield server
 
 
 class Cluster:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 from tests.fleet.controller_world import Agent, until
 from tests.fleet.test_controllers import OPEN, Cluster, comes
-from tests.postgresql import Server, programs, running
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with running() as server:
-        yield server
+from tests.postgresql import Server
 
 
 @pytest_asyncio.fixture

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -22,8 +22,7 @@ import pytest
 import pytest_asyncio
 from tests.fleet.controller_world import Agent, World, enrol, until
 from tests.ports import free_port
-from tests.postgresql import Server, programs
-from tests.postgresql import running as a_server
+from tests.postgresql import Server
 
 from cellwall.controller.store.sql import open_state
 from cellwall.controller.trust.ca import open_authority
@@ -63,14 +62,6 @@ class Process:
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with a_server() as server:
-        yield server
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,8 +17,7 @@ import pytest_asyncio
 from tests.fleet.controller_world import World, until
 from tests.fleet.test_controllers import Cluster
 from tests.ports import free_port
-from tests.postgresql import Server, programs
-from tests.postgresql import running as a_server
+from tests.postgresql import Server
 
 from cellwall.controller.api import neighbours
 from cellwall.controller.api.neighbours import CONTROLLER, NAME, PATH
@@ -31,14 +30,6 @@ rules:
 modes:
   - {where: any, mode: enforce}
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with a_server() as server:
-        yield server
 
 
 @pytest_asyncio.fixture
@@ -107,7 +98,7 @@ async def test_a_replay_and_proposals_look_at_the_flows_of_all(three: Cluster) -
     one, two, last = three.worlds.values()
     await one.agent("web-1", "10.0.0.1", {"app": "front"})
     await two.agent("db-1", "10.0.0.2", {"app": "web"})
-    await until(lambda: knows(last, "db-1", "web-1"))
+    await until(lambda: knows_where(last, "db-1", "web-1"))
     seen(one, 80)
     seen(two, 80, ingress=True)
     seen(two, 443, ingress=True)
@@ -142,7 +133,7 @@ async def test_who_is_gone_is_named_until_it_is_forgotten(three: Cluster, monkey
     assert "missing_controllers" not in await one.ask("GET", "/flows")
 
 
-async def knows(world: World, *names: str) -> bool:
+async def knows_where(world: World, *names: str) -> bool:
     """Whether a controller has heard of agents, and where they are."""
     return {one["name"] for one in (await world.ask("GET", "/workloads"))["items"] if one["addresses"]} == {*names}
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import postgresql
 from tests.fleet.controller_world import Agent, World, running, until
 
 from cellwall.controller.waves import places
@@ -261,14 +260,8 @@ async def test_who_stays_behind_does_so_whatever_it_says_until_it_is_another_mac
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield ""
-        return
-    if postgresql.programs() is None:
-        pytest.skip("PostgreSQL is not installed; scripts/setup.sh does it")
-    with postgresql.running() as server:
-        yield server.make()
+def database(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue("server").make() if request.param == "postgresql" else ""
 
 
 async def test_a_controller_that_comes_back_knows_who_stays_behind(tmp_path: Path, database: str) -> None:
